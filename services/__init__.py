@@ -1,0 +1,1 @@
+"""The five services of Recourse, and the composition roots that run them together."""

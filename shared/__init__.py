@@ -1,0 +1,1 @@
+"""What the services agree on: contracts, the policy language and its engine, and plumbing. Imports no service."""
