@@ -1,0 +1,1 @@
+"""The policy language: schema, compiler, linter, templates and the catalogue of written regimes."""
