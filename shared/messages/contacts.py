@@ -1,6 +1,7 @@
-"""The synchronous questions "how do I reach …": NATS request and reply, asked right before sending, answers never stored.
+"""The synchronous questions "how do I reach …": NATS request and reply, asked right before sending.
 
-`CONTACT_SUBJECT` is answered by intake's vault, `STAFF_SUBJECT` by routing. These are requests, not messages of a stream: nobody records them.
+`CONTACT_SUBJECT` is answered by intake's vault, `STAFF_SUBJECT` by routing. These are requests, not messages of a
+stream: nobody records them, and answers are never stored.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ STAFF_SUBJECT = "vault.v1.staff"
 
 
 class ContactRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How is this complainant reached? `complainant_id` is the pseudonymous id on the timeline; without it the case's complainant is meant."""
+    """How is this complainant reached?
+
+    `complainant_id` is the pseudonymous id on the timeline; without it the case's complainant is meant.
+    """
 
     tenant_id: UUID
     case_id: UUID
@@ -33,7 +37,10 @@ class ContactReply(Struct, frozen=True, kw_only=True):
 
 
 class StaffRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who is behind this name, and how are they reached? `name` is a staff id, a role or a unit, as entries and effects use them."""
+    """Who is behind this name, and how are they reached?
+
+    `name` is a staff id, a role or a unit, as entries and effects use them.
+    """
 
     tenant_id: UUID
     name: str
