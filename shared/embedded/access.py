@@ -13,13 +13,15 @@ from typing import Final
 import msgspec
 
 from shared.messages import message_types
+from shared.messages.contacts import STAFF_SUBJECT
 
 SERVICES: Final = ("intake", "routing", "sla", "notify", "reporting")
 OPERATOR: Final = "operator"
 USERS: Final = (*SERVICES, OPERATOR)
 
-VAULT: Final = "vault.v1.>"  # the only synchronous calls between services: intake answers, notify asks
-_VAULT_CALLERS = frozenset({"notify"})
+VAULT: Final = "vault.v1.>"  # "how do I reach …": the only synchronous calls between services
+_ASKS: Final = {"notify": VAULT}
+_ANSWERS: Final = {"intake": VAULT, "routing": STAFF_SUBJECT}
 
 MAX_PAYLOAD = 1024 * 1024
 
@@ -74,11 +76,11 @@ def permissions_of(user: str) -> Permissions:
             f"$JS.ACK.*.{durable}.>",
         ]
     subscribe = [f"{inbox_prefix(user)}.>"]
-    if user in _VAULT_CALLERS:
-        publish.append(VAULT)
-    if user == "intake":
-        subscribe.append(VAULT)
-    return Permissions(tuple(publish), tuple(subscribe), answers=user == "intake")
+    if user in _ASKS:
+        publish.append(_ASKS[user])
+    if user in _ANSWERS:
+        subscribe.append(_ANSWERS[user])
+    return Permissions(tuple(publish), tuple(subscribe), answers=user in _ANSWERS)
 
 
 def render_config(

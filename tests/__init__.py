@@ -1,0 +1,1 @@
+"""Tests: unit, contract, integration and e2e, each by service."""

@@ -1,0 +1,57 @@
+"""What every test may ask for: the servers, and a database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.infra import Database, Infra, clear_streams, create_database, drop_database, running_infra
+
+
+@pytest.fixture(scope="session")
+def infra() -> Iterator[Infra]:
+    """PostgreSQL and NATS, one pair for the session; under xdist one for each worker."""
+    with running_infra(os.environ.get("INFRA", "embedded")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def migrated_template(infra: Infra) -> str:
+    """The name of a database with every service's schema, to be cloned."""
+    from shared.migrations import migrate_all
+
+    name = f"template_{uuid4().hex}"
+
+    async def make() -> None:
+        await migrate_all(await create_database(infra.postgres_dsn, name))
+
+    asyncio.run(make())
+    return name
+
+
+@pytest.fixture
+async def database(infra: Infra, migrated_template: str) -> AsyncIterator[Database]:
+    """A migrated and empty database for this test alone."""
+    name = f"test_{uuid4().hex}"
+    yield Database(name, await create_database(infra.postgres_dsn, name, migrated_template))
+    await drop_database(infra.postgres_dsn, name)
+
+
+@pytest.fixture
+async def empty_database(infra: Infra) -> AsyncIterator[Database]:
+    """A database with nothing in it, for tests of migrations."""
+    name = f"test_{uuid4().hex}"
+    yield Database(name, await create_database(infra.postgres_dsn, name))
+    await drop_database(infra.postgres_dsn, name)
+
+
+@pytest.fixture
+async def streams(infra: Infra) -> AsyncIterator[Infra]:
+    """NATS without a stream, before and after this test."""
+    await clear_streams(infra)
+    yield infra
+    await clear_streams(infra)
