@@ -5,6 +5,7 @@ moves a date that somebody relied on. The package guesses days that no governmen
 `announced_through` does.
 """
 
+import re
 import warnings
 from collections.abc import Iterable
 from datetime import date
@@ -84,13 +85,13 @@ def _announced_through(country: str, years: list[int]) -> date | None:
 def _last_notice(country: str) -> int | None:
     """Return the last year for which the government moved rest days by a notice; None where none does so.
 
-    China's State Council does it late in each year for the next one; until the make-up days are
-    in the data, a year is not announced.
+    China's State Council does it late in each year for the next one; until the make-up days are in the data, a year is
+    not announced.
     """
     last: int | None = None
     year = 2015
     while year - (last or 2015) <= LONGEST_WITHOUT_NOTICE:
-        if any(day.year == year for day in _import(country, year, None)[1]):
+        if any(day.year == year for day in _load(country, year).weekend_workdays):
             last = year
         year += 1
     return last
@@ -105,30 +106,32 @@ class _Year(msgspec.Struct, frozen=True):
 
 @cache
 def _year(country: str, year: int) -> _Year:
-    usual, moved, languages, own_language = _import(country, year, None)
+    moved = frozenset(day for day in _load(country, year).weekend_workdays if day.year == year)
+    english = _names(country, year, "en_US")
+    chinese = _names(country, year, "zh_CN")
+    own = english or _names(country, year, _load(country, year).default_language)
+    return _Year(own, chinese, moved, any("estimated" in name for name in own.values()))
 
-    def named(language: str) -> dict[date, str]:
-        if language == own_language or language not in languages:
-            return usual if language == own_language else {}
-        return _import(country, year, language)[0]
 
-    english = named("en_US") or usual
-    make_up = frozenset(day for day in moved if day.year == year)  # the package adds some of other years
-    return _Year(english, named("zh_CN"), make_up, any("estimated" in name for name in english.values()))
+def _names(country: str, year: int, language: str | None) -> dict[date, str]:
+    """Return the days off with their names in one language; nothing if the data don't have it."""
+    held = _load(country, year, language)
+    if language != held.default_language and language not in held.supported_languages:
+        return {}
+    days = sorted((day, str(name)) for day, name in held.items() if day.year == year)
+    return {day: _MONTH_FIRST.sub(r"\3-\1-\2", name) for day, name in days}
+
+
+_MONTH_FIRST: Final = re.compile(r"\b(\d\d)/(\d\d)/(\d{4})\b")
 
 
 @cache
-def _import(
-    country: str, year: int, language: str | None
-) -> tuple[dict[date, str], frozenset[date], frozenset[str], str]:
-    """Return days off and their names, days moved to weekends, the languages there are, and the country's own."""
+def _load(country: str, year: int, language: str | None = None) -> Any:
+    """Return the package's object; without a language its names follow the machine's locale, so don't use them."""
     code, _, part = country.partition("-")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a year outside the data is empty; `announced_through` tells so
-            held: Any = package.country_holidays(code, subdiv=part or None, years=year, language=language)
+            return package.country_holidays(code, subdiv=part or None, years=year, language=language)
     except (NotImplementedError, ValueError, TypeError) as failure:
         raise ValueError(f"no holidays are known for {country!r}") from failure
-    days = {day: str(name) for day, name in sorted(held.items()) if day.year == year}
-    moved = frozenset(getattr(held, "weekend_workdays", ()))
-    return days, moved, frozenset(getattr(held, "supported_languages", ())), str(getattr(held, "default_language", ""))

@@ -22,6 +22,7 @@ from shared.engine.calendar.section import (
     Counting,
     problems,
 )
+from shared.engine.calendar.steps import Pauses, Step, StepCause, Sum, explain, readd, render
 
 __all__ = [
     "NO_PAUSE",
@@ -38,8 +39,15 @@ __all__ = [
     "DayRules",
     "OverdueUnit",
     "Paused",
+    "Pauses",
     "Period",
     "Revision",
+    "Step",
+    "StepCause",
+    "Sum",
+    "explain",
     "problems",
+    "readd",
+    "render",
     "rules_of",
 ]

@@ -247,17 +247,21 @@ class Calendar:
         while True:
             while position >= len(table.working):
                 table = self._wider(table, local.year)
-            due = table.closes[position] if plain else self._at(date.fromordinal(table.working[position]), at or "end")
+            due = (
+                table.closes[position]
+                if plain
+                else self.time_on(date.fromordinal(table.working[position]), at or "end")
+            )
             if due >= start:
                 return due
             position += 1
 
     def _due_date(self, start: datetime, amount: Amount, counting: Counting, paused: int) -> datetime:
         first = self.due_date(start, amount, counting, paused)
-        due = self._at(self._rolled(first, counting), self._time_of(amount, counting))
+        due = self.time_on(self._rolled(first, counting), self._time_of(amount, counting))
         while due < start:  # that time of the day has passed
-            first = self._date_after(first, amount)
-            due = self._at(self._rolled(first, counting), self._time_of(amount, counting))
+            first = self.date_after(first, amount)
+            due = self.time_on(self._rolled(first, counting), self._time_of(amount, counting))
         return due
 
     def due_date(self, start: datetime, amount: Amount, counting: Counting = USUAL_COUNTING, paused: int = 0) -> date:
@@ -278,7 +282,8 @@ class Calendar:
         months = n if amount.unit == "mo" else 12 * n
         return _date(_clamped(day.year, day.month + months, day.day).toordinal() + paused)
 
-    def _date_after(self, day: date, amount: Amount) -> date:
+    def date_after(self, day: date, amount: Amount) -> date:
+        """Return the next date on which a calendar limit may end, when the time of this one has passed."""
         if amount.unit in ANCHORS and amount.after is None:
             return self._period_dates(day + timedelta(days=1), _ANCHOR_PERIOD[amount.unit])[1]
         return day + timedelta(days=1)
@@ -293,7 +298,7 @@ class Calendar:
             return "close"
         return "close" if counting.calendar_day_end == "close" else "end"
 
-    def _at(self, day: date, at: str) -> datetime:
+    def time_on(self, day: date, at: str) -> datetime:
         """Return a time of a date: "HH:MM", "close" of office or "end" of the day."""
         if at == "close":
             return self.close_of(day)
@@ -324,21 +329,24 @@ class Calendar:
         Time that runs out exactly at a close ends there, not at the next opening. No time at all ends at `start`, or
         outside office hours at the next opening. A negative length counts backwards.
         """
-        at = start.astimezone(UTC)
+        at = start if start.tzinfo is UTC else start.astimezone(UTC)
         table = self._table
         if table is None or not table.begins <= at < table.stops:
             table = self._grown(self.local(at).year)
         index = bisect_right(table.starts, at) - 1
-        if index < 0:
-            target = length
-        else:
-            left = table.ends[index] - at
-            target = table.totals[index] + length - left if left > _ZERO else table.totals[index] + length
         if length <= _ZERO:
             return self._back(table, at, index, length)
-        while not table.totals or target > table.totals[-1]:
+        if index < 0:
+            target, index = length, 0
+        else:
+            target = table.totals[index] + length
+            end = table.ends[index]
+            if end > at:
+                target -= end - at
+        found = bisect_left(table.totals, target, index)
+        while found == len(table.totals):
             table = self._wider(table, self.local(at).year)
-        found = bisect_left(table.totals, target, max(index, 0))
+            found = bisect_left(table.totals, target, index)
         return table.ends[found] - (table.totals[found] - target)
 
     def _back(self, table: _Table, at: datetime, index: int, length: timedelta) -> datetime:
@@ -443,7 +451,7 @@ class Calendar:
         local = self.local(due)
         day = self._days_before(local.date(), amount)
         if amount.at is not None:
-            return self._at(day, amount.at)
+            return self.time_on(day, amount.at)
         if day == local.date():
             return due.astimezone(UTC)
         if due == self.close_of(local.date()):
