@@ -5,6 +5,7 @@ each: `lexer`, `parser` -> tree (`nodes`) -> `checker` (`types`) -> `cost` -> `g
 reference that the generated code falls back on. Why not a library: docs/decisions/0001-conditions.md.
 """
 
+from shared.policy.cel.describe import Label, Language, describe, describe_part
 from shared.policy.cel.environment import Environment
 from shared.policy.cel.functions import Function
 from shared.policy.cel.limits import DEFAULT_LIMITS, Limits
@@ -44,6 +45,8 @@ __all__ = [
     "EvaluationError",
     "ExpressionError",
     "Function",
+    "Label",
+    "Language",
     "Limits",
     "ListType",
     "MapType",
@@ -54,5 +57,7 @@ __all__ = [
     "Type",
     "compile_expression",
     "compile_value",
+    "describe",
+    "describe_part",
     "near_miss",
 ]

@@ -50,7 +50,7 @@ class Function(Struct, frozen=True, kw_only=True):
     is_pure: bool = True  # the same arguments give the same result, so that literals are computed once
     takes_scope: bool = False  # the scope comes before the arguments
     cost: int = 2  # in steps of about 50 ns, in the worst case
-    phrases: Mapping[str, str] = {}  # language -> "{0} in words", for descriptions
+    phrases: Mapping[str, str] = {}  # language -> words with {0}, {1}, … or {all} for the arguments, for descriptions
 
 
 Functions = Mapping[str, Function | Sequence[Function]]
@@ -294,7 +294,7 @@ def standard_functions(currency: str) -> dict[str, tuple[Function, ...]]:
         "duration": from_text(DURATION, parse_duration),
         "timestamp": from_text(INSTANT, parse_instant),
         "date": from_text(DATE, parse_date),
-        "min": extremes("min", "the least of {*}", "{*}中的最小值"),
-        "max": extremes("max", "the greatest of {*}", "{*}中的最大值"),
+        "min": extremes("min", "the least of {all}", "{all}中的最小值"),
+        "max": extremes("max", "the greatest of {all}", "{all}中的最大值"),
         "sum": totals(),
     }
