@@ -30,6 +30,9 @@ FIRST_YEAR: Final = 1901
 LAST_YEAR: Final = 2199
 
 _ZERO: Final = timedelta()
+_MINUTE: Final = timedelta(minutes=1)
+_HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
 _TICK: Final = timedelta(microseconds=1)
 _MONTHS: Final[Mapping[str, int]] = {"month": 1, "quarter": 3, "half": 6, "year": 12}
 _ANCHOR_PERIOD: Final[Mapping[str, Period]] = {"eom": "month", "eoq": "quarter", "eoy": "year"}
@@ -110,7 +113,7 @@ class Calendar:
     All instants given may be in any zone, all returned are aware UTC.
     """
 
-    __slots__ = ("_firsts", "_rules", "_table", "_years", "announced_through", "name", "zone")
+    __slots__ = ("_day_ends", "_firsts", "_rules", "_table", "_years", "announced_through", "name", "zone")
 
     def __init__(
         self,
@@ -139,6 +142,7 @@ class Calendar:
         self._firsts = [first for first, _ in editions]
         self._rules = [edition for _, edition in editions]
         self._years: dict[int, _Year] = {}
+        self._day_ends: dict[date, datetime] = {}
         self._table: _Table | None = None
 
     @classmethod
@@ -169,7 +173,10 @@ class Calendar:
 
     def end_of(self, day: date) -> datetime:
         """Return 23:59:59 of a date, the end of a calendar limit."""
-        return end_of_date(day, self.zone)
+        end = self._day_ends.get(day)
+        if end is None:
+            end = self._day_ends[day] = end_of_date(day, self.zone)
+        return end
 
     def open_of(self, day: date) -> datetime:
         """Return the opening of the office; on a date without office hours, the start of the date."""
@@ -215,15 +222,13 @@ class Calendar:
         unit = amount.unit
         if unit == "wd":
             return self._due_working_day(start, amount, counting, paused.days)
-        if unit == "bh":
-            return self.add_working(start, timedelta(hours=amount.n) + paused.time)
-        if unit in TIME_UNITS:
-            length = (timedelta(hours=amount.n) if unit == "h" else timedelta(minutes=amount.n)) + paused.time
-            return (
-                self.add_working(start, length)
-                if counting.hour_mode == "office_hours"
-                else start.astimezone(UTC) + length
-            )
+        if unit == "h" or unit == "bh" or unit == "min":
+            length = (_MINUTE if unit == "min" else _HOUR) * amount.n
+            if paused is not NO_PAUSE:
+                length += paused.time
+            if unit == "bh" or counting.hour_mode == "office_hours":
+                return self.add_working(start, length)
+            return start.astimezone(UTC) + length
         return self._due_date(start, amount, counting, paused.days)
 
     def _due_working_day(self, start: datetime, amount: Amount, counting: Counting, paused: int) -> datetime:
@@ -285,8 +290,8 @@ class Calendar:
     def date_after(self, day: date, amount: Amount) -> date:
         """Return the next date on which a calendar limit may end, when the time of this one has passed."""
         if amount.unit in ANCHORS and amount.after is None:
-            return self._period_dates(day + timedelta(days=1), _ANCHOR_PERIOD[amount.unit])[1]
-        return day + timedelta(days=1)
+            return self._period_dates(day + _DAY, _ANCHOR_PERIOD[amount.unit])[1]
+        return day + _DAY
 
     def _rolled(self, day: date, counting: Counting) -> date:
         return self.next_working_day(day) if counting.roll == "next_working_day" else day
@@ -427,7 +432,7 @@ class Calendar:
         day = max(self.local(after).date(), due_date)
         counted = self.overdue_days(due, after, unit)
         while True:
-            day = self._nth_working(day, 1) if unit == "wd" else day + timedelta(days=1)
+            day = self._nth_working(day, 1) if unit == "wd" else day + _DAY
             begins = self.start_of(day)
             if begins > after and self.overdue_days(due, begins, unit) > counted:
                 return begins
@@ -444,7 +449,7 @@ class Calendar:
         if amount.unit in ANCHORS:
             raise ValueError(f"{format_amount(amount)!r} can't be counted backwards")
         if amount.unit in TIME_UNITS:
-            length = timedelta(minutes=amount.n) if amount.unit == "min" else timedelta(hours=amount.n)
+            length = (_MINUTE if amount.unit == "min" else _HOUR) * amount.n
             if amount.unit == "bh" or counting.hour_mode == "office_hours":
                 return self.add_working(due, -length) if length else due.astimezone(UTC)
             return due.astimezone(UTC) - length
@@ -503,7 +508,7 @@ class Calendar:
             ValueError: it is no such name.
         """
         first, last = _period_named(period)
-        return self.start_of(first), self.start_of(last + timedelta(days=1))
+        return self.start_of(first), self.start_of(last + _DAY)
 
     @staticmethod
     def _period_dates(day: date, kind: str, first_month: int = 1) -> tuple[date, date]:
@@ -631,7 +636,7 @@ class Calendar:
 
     def _at_minute(self, day: date, minute: int) -> datetime:
         if minute == MINUTES_A_DAY:
-            return self.start_of(day + timedelta(days=1))
+            return self.start_of(day + _DAY)
         return instant_of(datetime.combine(day, time(minute // 60, minute % 60)), self.zone)
 
 
