@@ -201,14 +201,12 @@ class Checker:
 
     def read(self, node: Expression) -> None:
         """Record the path a node reads, cut where it stops being a plain one."""
-        base = node
-        while isinstance(base, Select | Index):
-            base = base.operand
-        if not isinstance(base, Name) or base.is_local:
-            return
-        while (path := path_of(node)) is None and isinstance(node, Select | Index):
+        plain = node
+        while isinstance(node, Select | Index):
+            if isinstance(node, Index):
+                plain = node.operand
             node = node.operand
-        if path is not None:
+        if isinstance(node, Name) and not node.is_local and (path := path_of(plain)) is not None:
             self.paths.add(path)
 
     def name(self, node: Name) -> Name:
