@@ -1,0 +1,1 @@
+"""The rules of intake: values in, values out."""
