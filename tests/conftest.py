@@ -27,7 +27,7 @@ def migrated_template(infra: Infra) -> str:
     name = f"template_{uuid4().hex}"
 
     async def make() -> None:
-        await migrate_all(await create_database(infra.postgres_dsn, name))
+        await migrate_all(await create_database(infra.postgres_dsn, name), infra.role_passwords)
 
     asyncio.run(make())
     return name

@@ -20,6 +20,7 @@ import asyncpg
 import msgspec
 
 from shared.embedded.access import USERS, render_config
+from shared.embedded.environment import database_roles, service_environment
 from shared.embedded.folder import open_folder
 from shared.embedded.nats import NatsServer
 from shared.embedded.postgres import PostgresServer
@@ -27,6 +28,10 @@ from shared.embedded.postgres import PostgresServer
 POSTGRES_IMAGE = "recourse-postgres:18"
 NATS_IMAGE = "recourse-nats:2.15"
 LABEL = "recourse-tests"
+
+
+def new_role_passwords() -> dict[str, str]:
+    return {role: uuid4().hex for role in database_roles()}
 
 
 class Infra(msgspec.Struct, frozen=True):
@@ -37,12 +42,14 @@ class Infra(msgspec.Struct, frozen=True):
         nats_address: `host:port`.
         nats_passwords: by user; `nats_url` puts them in.
         monitor_url: NATS's own pages.
+        role_passwords: of the database's roles, by role (`intake_api`, `intake_worker`, …).
     """
 
     postgres_dsn: str
     nats_address: str
     nats_passwords: Mapping[str, str]
     monitor_url: str
+    role_passwords: Mapping[str, str] = msgspec.field(default_factory=new_role_passwords)
 
     def nats_url(self, user: str) -> str:
         """The address for `intake`, `routing`, `sla`, `notify`, `reporting` or `operator`."""
@@ -64,6 +71,22 @@ class Database(msgspec.Struct, frozen=True):
 def database_dsn(dsn: str, name: str) -> str:
     """The same server and user, another database."""
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+def service_settings(infra: Infra, database: Database, service: str, port: int = 0) -> dict[str, str]:
+    """The environment variables from which `shared.settings.load` makes the service's settings."""
+    return service_environment(
+        service,
+        database_url=urlunsplit(
+            urlsplit(database.dsn)._replace(netloc=urlsplit(database.dsn).netloc.rpartition("@")[2])
+        ),
+        role_passwords=infra.role_passwords,
+        nats_url=f"nats://{infra.nats_address}",
+        nats_password=infra.nats_passwords[service],
+        nats_monitor_url=infra.monitor_url,
+        stream_bytes=64 * 1024 * 1024,
+        port=port,
+    )
 
 
 @contextmanager
@@ -123,9 +146,8 @@ def _containers() -> Iterator[Infra]:
             render_config(passwords, store="/data", host="0.0.0.0", port=4222, monitor="0.0.0.0:8222", max_file="2GB")
         )
         Path(folder).chmod(0o755)
-        postgres = PostgresContainer(POSTGRES_IMAGE, password=uuid4().hex, driver=None).with_kwargs(
-            labels={LABEL: worker}
-        )
+        labels = {LABEL: worker}
+        postgres = PostgresContainer(POSTGRES_IMAGE, password=uuid4().hex, driver=None).with_kwargs(labels=labels)
         nats = (
             DockerContainer(NATS_IMAGE)
             .with_volume_mapping(folder, "/config", "ro")
@@ -147,8 +169,9 @@ def _containers() -> Iterator[Infra]:
 def _external() -> Infra:
     """Servers named by the environment.
 
-    `RECOURSE_TEST_POSTGRES` is a superuser's address, `RECOURSE_TEST_NATS` is `host:port`, `RECOURSE_TEST_NATS_PASSWORDS`
-    is a file with a JSON object of passwords by user, `RECOURSE_TEST_NATS_MONITOR` is the address of NATS's own pages.
+    `RECOURSE_TEST_POSTGRES` is a superuser's address, `RECOURSE_TEST_NATS` is `host:port`,
+    `RECOURSE_TEST_NATS_PASSWORDS` is a file with a JSON object of passwords by user, `RECOURSE_TEST_NATS_MONITOR` is the
+    address of NATS's own pages.
     """
     passwords = msgspec.json.decode(Path(os.environ["RECOURSE_TEST_NATS_PASSWORDS"]).read_bytes(), type=dict[str, str])
     return Infra(

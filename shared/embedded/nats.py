@@ -15,6 +15,7 @@ from typing import Final
 from shared.embedded.access import USERS, render_config
 from shared.embedded.errors import PortBusyError, ServerStartError
 from shared.embedded.folder import DEFAULT_FOLDER, FolderLock, kept_passwords, open_folder, write_private
+from shared.embedded.probe import get
 from shared.embedded.processes import LOOPBACK, Child, claim_port, is_free, listening
 
 MAX_FILE_BYTES: Final = 8 * 1024**3
@@ -37,6 +38,8 @@ def program() -> Path:
 class NatsServer:
     """One NATS server on the loopback address; `start` and `stop` may be called again and again."""
 
+    name: Final = "nats"
+
     def __init__(self, folder: Path, port: int, monitor_port: int = 0) -> None:
         self.folder = folder
         self.port = port
@@ -45,6 +48,15 @@ class NatsServer:
         self._child: Child | None = None
         self._lock: FolderLock | None = None
         self.passwords: dict[str, str] = {}
+
+    @property
+    def address(self) -> str:
+        """The address without a user."""
+        return f"nats://{LOOPBACK}:{self.port}"
+
+    def stream_bytes(self, streams: int) -> int:
+        """What each of some streams may hold so that all fit into what the server may take of the disk."""
+        return _file_bytes(self.store) // (streams + 1)  # one share stays free
 
     def url(self, user: str) -> str:
         """The address for one of `USERS`, password included."""
@@ -159,7 +171,7 @@ class NatsServer:
             pass_fds=(self._lock.descriptor,),
         )
         end = time.monotonic() + seconds
-        while not await self._is_ready():
+        while not await self.is_healthy():
             if self._child.returncode is not None:
                 if not (is_free(self.port) and is_free(self.monitor_port)):
                     return False
@@ -169,24 +181,12 @@ class NatsServer:
             await asyncio.sleep(0.01)
         return True
 
-    async def _is_ready(self) -> bool:
-        """Whether it serves clients and JetStream has recovered, by its own health page."""
-        if not await listening(self.port):
-            return False
-        return await _get_status(self.monitor_port, "/healthz") == 200
+    async def is_healthy(self) -> bool:
+        """Whether it serves clients and JetStream can write.
 
-
-async def _get_status(port: int, path: str) -> int:
-    """The status of one GET on the loopback address; 0 when there is no answer."""
-    try:
-        async with asyncio.timeout(1.0):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\nConnection: close\r\n\r\n".encode())
-            status = await reader.readline()
-            writer.close()
-        return int(status.split()[1])
-    except (OSError, TimeoutError, IndexError, ValueError):
-        return 0
+        After a full disk it goes on refusing every message, although there is room again, until it is started anew.
+        """
+        return await listening(self.port) and (await get(self.monitor_port, "/healthz")).status == 200
 
 
 def _file_bytes(store: Path) -> int:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from shared.embedded.errors import NewerDataError, PortBusyError, ServerStartError
 from shared.embedded.folder import DEFAULT_FOLDER, FolderLock, kept_passwords, open_folder, write_private
 from shared.embedded.identity import Identity, choose_identity
-from shared.embedded.processes import LOOPBACK, Child, claim_port, is_free
+from shared.embedded.processes import LOOPBACK, Child, claim_port, is_free, listening
 
 SUPERUSER: Final = "postgres"
 MAJOR: Final = 18
@@ -68,6 +68,8 @@ def programs() -> Path:
 class PostgresServer:
     """One PostgreSQL server on the loopback address; `start` and `stop` may be called again and again."""
 
+    name: Final = "postgres"
+
     def __init__(
         self, folder: Path, port: int, *, identity: Identity | None = None, settings: Mapping[str, str] | None = None
     ) -> None:
@@ -102,6 +104,14 @@ class PostgresServer:
 
     def is_running(self) -> bool:
         return self._child is not None and self._child.returncode is None
+
+    def address_of(self, database: str) -> str:
+        """The address of a database without a user."""
+        return f"postgresql://{LOOPBACK}:{self.port}/{quote(database)}"
+
+    async def is_healthy(self) -> bool:
+        """Whether it takes connections; what it answers is for the services to judge."""
+        return await listening(self.port)
 
     async def start(self, seconds: float = 60.0) -> None:
         """Start, recovering first if the server was killed; returns when it takes connections.

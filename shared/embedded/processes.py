@@ -174,11 +174,15 @@ def is_free(port: int) -> bool:
         return True
 
 
+_given: set[int] = set()  # never twice: whom it was given to may not listen yet
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on."""
     for _ in range(1000):
         port = random.choice(_FREE_PORTS)  # noqa: S311 - no secret, only spread
-        if is_free(port):
+        if port not in _given and is_free(port):
+            _given.add(port)
             return port
     raise PortBusyError("No free port was found between 15000 and 32000; something holds thousands of ports open.")
 
