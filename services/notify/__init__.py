@@ -1,0 +1,1 @@
+"""Notify: who is told what, when, and whether it arrived."""
