@@ -170,8 +170,8 @@ def _external() -> Infra:
     """Servers named by the environment.
 
     `RECOURSE_TEST_POSTGRES` is a superuser's address, `RECOURSE_TEST_NATS` is `host:port`,
-    `RECOURSE_TEST_NATS_PASSWORDS` is a file with a JSON object of passwords by user, `RECOURSE_TEST_NATS_MONITOR` is the
-    address of NATS's own pages.
+    `RECOURSE_TEST_NATS_PASSWORDS` is a file with a JSON object of passwords by user, and
+    `RECOURSE_TEST_NATS_MONITOR` is the address of NATS's own pages.
     """
     passwords = msgspec.json.decode(Path(os.environ["RECOURSE_TEST_NATS_PASSWORDS"]).read_bytes(), type=dict[str, str])
     return Infra(
