@@ -46,7 +46,7 @@ class Amount(msgspec.Struct, frozen=True):
 _TEXT = re.compile(r"(?P<n>\d+)(?P<unit>min|h|bh|d|wd|w|mo|y)(?:@(?P<at>\S+))?", re.ASCII)
 _ANCHOR = re.compile(r"(?P<unit>eom|eoq|eoy)(?:@(?P<at>\S+))?", re.ASCII)
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
-_LOOSE = re.compile(r"(?P<n>[\d.,]+)?\s*(?P<word>[a-z一-鿿]+(?:\s+[a-z]+)?)\s*(?:(?:@|at\s)\s*(?P<at>.+))?")
+_LOOSE = re.compile(r"(?P<n>[\d.,]+)?\s*(?P<word>[a-z一-鿿]+(?:\s+(?!at\s)[a-z]+)*)\s*(?:(?:@|at\s)\s*(?P<at>.+))?")
 _AFTER_UNIT: Final[dict[str, Unit]] = {"month": "eom", "quarter": "eoq", "half": "eoy", "year": "eoy"}
 
 _WORDS: Final[dict[str, str]] = {
@@ -143,7 +143,7 @@ def _near_miss(text: str) -> str | None:
         near = f"{unit}{suffix}"
     elif found["n"] is None:
         return None
-    elif found["n"].isdigit():
+    elif found["n"].isdecimal():
         near = f"{int(found['n'])}{unit}{suffix}"
     else:
         return _whole(found["n"], unit)

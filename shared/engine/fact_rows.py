@@ -33,7 +33,7 @@ class FactEntry(Struct, frozen=True, kw_only=True):
         return self.trigger == trigger or self.trigger.split(":", 1)[0] == trigger
 
 
-class FactClock(Struct, frozen=True, kw_only=True):
+class FactClock(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rule: str
     clause: Clause
     state: str
@@ -43,7 +43,7 @@ class FactClock(Struct, frozen=True, kw_only=True):
     name: str | None = None
 
 
-class FactPenalty(Struct, frozen=True, kw_only=True):
+class FactPenalty(Struct, frozen=True, kw_only=True, omit_defaults=True):
     clause: Clause
     party: str
     kind: str
@@ -60,7 +60,7 @@ class FactPenalty(Struct, frozen=True, kw_only=True):
         return self.kind == "fine" and self.state in (None, "correction")
 
 
-class FactRow(Struct, frozen=True, kw_only=True):
+class FactRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One case in one row.
 
     An earlier complaint of a scenario sets only what is known of it; `count` is how many complaints the row stands for,

@@ -44,8 +44,9 @@ class CountryDays(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def countries() -> frozenset[str]:
-    """Return the codes of the countries that can be imported, as in ISO 3166."""
-    return frozenset(package.list_supported_countries(include_aliases=False))
+    """Return the codes that can be imported: of countries as in ISO 3166, and of their parts as in `US-CA`."""
+    known = package.list_supported_countries(include_aliases=False)
+    return frozenset(known) | {f"{code}-{part}" for code, parts in known.items() for part in parts}
 
 
 def country_days(country: str, years: Iterable[int] = USUAL_YEARS) -> CountryDays:
@@ -58,6 +59,8 @@ def country_days(country: str, years: Iterable[int] = USUAL_YEARS) -> CountryDay
     Raises:
         ValueError: the country or its part is not known.
     """
+    if country not in countries():
+        raise ValueError(f"no holidays are known for {country!r}")
     wanted = sorted(set(years))
     loaded = {year: _year(country, year) for year in wanted}
     chinese = {day: name for year in loaded.values() for day, name in year.chinese.items()}
@@ -129,9 +132,6 @@ _MONTH_FIRST: Final = re.compile(r"\b(\d\d)/(\d\d)/(\d{4})\b")
 def _load(country: str, year: int, language: str | None = None) -> Any:
     """Return the package's object; without a language its names follow the machine's locale, so don't use them."""
     code, _, part = country.partition("-")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a year outside the data is empty; `announced_through` tells so
-            return package.country_holidays(code, subdiv=part or None, years=year, language=language)
-    except (NotImplementedError, ValueError, TypeError) as failure:
-        raise ValueError(f"no holidays are known for {country!r}") from failure
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a year outside the data is empty; `announced_through` tells so
+        return package.country_holidays(code, subdiv=part or None, years=year, language=language)

@@ -13,7 +13,7 @@ LIVE = UUID(int=0)
 """The tenant of what concerns all live tenants at once: the tick of the live time."""
 
 _TOKEN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_types: dict[str, type["Message"]] = {}
+_types: dict[str, type[Message]] = {}
 M = TypeVar("M", bound="Message")
 
 

@@ -25,7 +25,9 @@ from msgspec import Meta, Struct
 
 from shared.engine.calendar import CalendarSection
 
-RuleId = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=80, description="stable name of the rule, snake_case")]
+RuleId = Annotated[
+    str, Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=80, description="stable name of the rule, snake_case")
+]
 Name = Annotated[str, Meta(pattern=r"^[^\s=][^\n]*$", max_length=120)]
 Expression = Annotated[str, Meta(max_length=2000, description="a condition in CEL")]
 Clauses = str | list[str] | None
@@ -180,7 +182,7 @@ class Duplicates(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A complaint of the same complainant that matches an open one within the window is linked to it, not stored twice."""
 
     window: str = "7d"
-    match: list[Name] = ["kind", "category"]
+    match: list[Name] = msgspec.field(default_factory=lambda: ["kind", "category"])
 
 
 class Intake(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -257,7 +259,10 @@ class Workflow(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     initial: Name = "received"
     states: list[StateRule] = []
     gates: list[Gate] = []
-    closed: list[Name] = ["closed", "declined", "archived", "withdrawn", "handed_over"]  # states in which nothing more is owed
+    # states in which nothing more is owed
+    closed: list[Name] = msgspec.field(
+        default_factory=lambda: ["closed", "declined", "archived", "withdrawn", "handed_over"]
+    )
 
 
 class Do(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -314,14 +319,20 @@ class Clock(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
     id: RuleId
     start: Triggers
-    within: Value = None  # an amount ("3wd"), "=expression" giving an amount or an instant, or a list of cases; None: only measured
+    within: Value = (
+        None  # an amount ("3wd"), "=expression" giving an amount or an instant, or a list of cases; None: only measured
+    )
     stop: Triggers = []
     stop_needs: Literal["any", "all"] = "any"
     cancel: Triggers = []
     when: Expression | None = None  # looked at when it would start
-    while_: Expression | None = msgspec.field(default=None, name="while")  # looked at whenever the class changes; false: superseded
+    while_: Expression | None = msgspec.field(
+        default=None, name="while"
+    )  # looked at whenever the class changes; false: superseded
     anchor: Value = None  # what the amount counts from; default the start, or "=expression" giving an instant
-    reanchor: Literal["start", "change"] = "start"  # when a change of class brings the clock in: from its start event, or from the change
+    reanchor: Literal["start", "change"] = (
+        "start"  # when a change of class brings the clock in: from its start event, or from the change
+    )
     again: Literal["ignore", "new", "restart"] = "ignore"  # a start while it runs
     supersedes: list[RuleId] = []
     pauses: list[Pause] = []
@@ -371,10 +382,15 @@ class Subject(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     on: Triggers  # what counts; penalty:ID counts imposed penalties
     when: Expression | None = None
     add: Value = 1  # a number, or "=expression"
-    window: str = "ever"  # ever | calendar_month | quarter | half | year | 12mo, 30d (rolling) | opened:3mo (opened by the first)
-    history: Expression | None = None  # which earlier complaints count, over the names of a fact row; default: the same `when`
+    window: str = (
+        "ever"  # ever | calendar_month | quarter | half | year | 12mo, 30d (rolling) | opened:3mo (opened by the first)
+    )
+    history: Expression | None = (
+        None  # which earlier complaints count, over the names of a fact row; default: the same `when`
+    )
     threshold: Threshold | None = None
     data: dict[str, Value] = {}
+    once_per_case: bool = False
     show: bool = True
     title: Text = ""
     clause: Clauses = None
@@ -410,7 +426,9 @@ class Instalments(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
 class Imposed(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """One thing that a penalty rule imposes. Exactly one way of fixing the amount, none for a sanction."""
 
-    kind: Literal["fine", "deduction", "points", "compensation", "recovery", "pay_factor", "clawback", "sanction"] = "fine"
+    kind: Literal["fine", "deduction", "points", "compensation", "recovery", "pay_factor", "clawback", "sanction"] = (
+        "fine"
+    )
     amount: Value = None  # "100.00" or "=expression" giving money
     at_least: str | None = None  # decided by a person, not below
     at_most: str | None = None  # decided by a person, not above
@@ -494,18 +512,27 @@ class MessageRule(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     if_: Expression | None = msgspec.field(default=None, name="if")
 
 
+class Window(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A window within each year, `06-01/06-10`, and the span of the year that the work covers, `12-01/05-31`."""
+
+    window: Annotated[str, Meta(pattern=r"^\d\d-\d\d/\d\d-\d\d$")]
+    covers: Annotated[str, Meta(pattern=r"^(\d\d-\d\d/\d\d-\d\d)?$")] = ""
+
+
 class Duty(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A recurring task without a complaint: one occurrence a period, a clock each."""
 
     id: RuleId
-    every: Literal["day", "working_day", "week", "month", "quarter", "half", "year", "unset"] | str
-    due: Value = None  # amount or anchored date within the period; default close of its last working day
+    every: Annotated[
+        str, Meta(pattern=r"^(day|working_day|week|week:(mon|tue|wed|thu|fri|sat|sun)|month|quarter|half|year|unset)$")
+    ] = "year"
+    due: Value = None  # an amount from the start of the turn; default: close of office of a day, the end of the last day of anything longer
     proof: Triggers = []
     owner: Value = None
     do: list[Do] = []  # done at the start of each occurrence (usually a task)
     missed: list[Do] = []  # done when it is breached
     per: list[Name] = []  # one occurrence for each of these units
-    periods: list[str] = []  # explicit windows within a year: "06-01/06-10"
+    windows: list[Window] = []  # explicit windows within each year instead of `every`
     title: Text = ""
     calendar: Name | None = None
     clause: Clauses = None

@@ -262,11 +262,12 @@ class Calendar:
             position += 1
 
     def _due_date(self, start: datetime, amount: Amount, counting: Counting, paused: int) -> datetime:
-        first = self.due_date(start, amount, counting, paused)
-        due = self.time_on(self._rolled(first, counting), self._time_of(amount, counting))
+        day = self.due_date(start, amount, counting, paused)
+        at, rolls = time_of(amount, counting), is_rolled(amount, counting)
+        due = self.time_on(self.next_working_day(day) if rolls else day, at)
         while due < start:  # that time of the day has passed
-            first = self.date_after(first, amount)
-            due = self.time_on(self._rolled(first, counting), self._time_of(amount, counting))
+            day = self.date_after(day, amount)
+            due = self.time_on(self.next_working_day(day) if rolls else day, at)
         return due
 
     def due_date(self, start: datetime, amount: Amount, counting: Counting = USUAL_COUNTING, paused: int = 0) -> date:
@@ -292,16 +293,6 @@ class Calendar:
         if amount.unit in ANCHORS and amount.after is None:
             return self._period_dates(day + _DAY, _ANCHOR_PERIOD[amount.unit])[1]
         return day + _DAY
-
-    def _rolled(self, day: date, counting: Counting) -> date:
-        return self.next_working_day(day) if counting.roll == "next_working_day" else day
-
-    def _time_of(self, amount: Amount, counting: Counting) -> str:
-        if amount.at is not None:
-            return amount.at
-        if amount.after is not None:
-            return "close"
-        return "close" if counting.calendar_day_end == "close" else "end"
 
     def time_on(self, day: date, at: str) -> datetime:
         """Return a time of a date: "HH:MM", "close" of office or "end" of the day."""
@@ -645,13 +636,26 @@ def is_after_cutoff(local: datetime, cutoff: str) -> bool:
     return local.time() > time.fromisoformat(cutoff)
 
 
+def is_rolled(amount: Amount, counting: Counting) -> bool:
+    """Whether a limit that would end on a rest day ends on the next working day; the end of a month stays in its month."""
+    return counting.roll == "next_working_day" and (amount.unit not in ANCHORS or amount.after is not None)
+
+
+def time_of(amount: Amount, counting: Counting) -> str:
+    """Return the time of its last day at which a limit in days ends: "close", "end" or "HH:MM"."""
+    if amount.at is not None:
+        return amount.at
+    if amount.unit == "wd":
+        return "close" if counting.working_day_end == "close" else "end"
+    return "close" if amount.after is not None or counting.calendar_day_end == "close" else "end"
+
+
 def _asks_the_calendar(amount: Amount, counting: Counting) -> bool:
     if amount.unit in ("min", "h"):
         return counting.hour_mode == "office_hours"
     if amount.unit in ("bh", "wd"):
         return True
-    at = amount.at or ("close" if amount.after is not None or counting.calendar_day_end == "close" else "end")
-    return counting.roll == "next_working_day" or at == "close"
+    return is_rolled(amount, counting) or time_of(amount, counting) == "close"
 
 
 def _date(ordinal: int) -> date:

@@ -90,7 +90,7 @@ def problems(section: CalendarSection, countries: frozenset[str] | None = None) 
 
     Args:
         section: as decoded.
-        countries: the country codes that can be imported; None: not checked here.
+        countries: what can be imported, `shared.engine.holidays.countries()`; None: not checked here.
     """
     found: list[CalendarProblem] = []
     if not is_known_zone(section.zone):
@@ -113,7 +113,7 @@ def problems(section: CalendarSection, countries: frozenset[str] | None = None) 
 def spec_problems(spec: CalendarSpec, countries: frozenset[str] | None = None) -> Iterator[CalendarProblem]:
     """Yield what is wrong with one calendar, paths from the calendar down."""
     yield from _hours_problems(spec.hours)
-    if spec.country is not None and countries is not None and spec.country.partition("-")[0] not in countries:
+    if spec.country is not None and countries is not None and spec.country not in countries:
         yield CalendarProblem(("country",), f"no holidays are known for {spec.country!r}", "a code like CN or US-CA")
     for key, written in (("holidays", spec.holidays), ("workdays", spec.workdays)):
         yield from _dates_problems(key, written)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from shared.engine.amounts import ANCHORS, TIME_UNITS, Amount, Language
-from shared.engine.calendar.arithmetic import USUAL_COUNTING, Calendar, is_after_cutoff
+from shared.engine.calendar.arithmetic import USUAL_COUNTING, Calendar, is_after_cutoff, is_rolled, time_of
 from shared.engine.calendar.section import Counting
 
 StepCause = Literal[
@@ -194,7 +194,7 @@ def _walk_working_days(walk: _Walk, start: datetime, amount: Amount, counting: C
     while walk.number < amount.n + sum(lengths):
         walk.tell_day(counted=1)
     walk.tell_pauses(pauses, lengths)
-    at = amount.at or ("close" if counting.working_day_end == "close" else "end")
+    at = time_of(amount, counting)
     while (due := calendar.time_on(walk.day - _DAY, at)) < start:
         while not walk.tell_day("past"):
             pass
@@ -218,17 +218,19 @@ def _walk_dates(walk: _Walk, start: datetime, amount: Amount, counting: Counting
         if sum(lengths):
             walk.tell("calendar_days", last=target + timedelta(days=sum(lengths)), counted=sum(lengths))
         walk.tell_pauses(pauses, lengths)
-    at = amount.at or ("close" if amount.after is not None or counting.calendar_day_end == "close" else "end")
-    _walk_roll(walk, counting)
+    at = time_of(amount, counting)
+    if is_rolled(amount, counting):
+        _walk_roll(walk)
     while (due := calendar.time_on(walk.day - _DAY, at)) < start:
         walk.tell("past", last=calendar.date_after(walk.day - _DAY, amount))
-        _walk_roll(walk, counting)
+        if is_rolled(amount, counting):
+            _walk_roll(walk)
     walk.tell_end(at, due)
 
 
-def _walk_roll(walk: _Walk, counting: Counting) -> None:
-    """Move on to a working date where the limit is to end on one."""
-    if counting.roll == "next_working_day" and not walk.calendar.is_working_day(walk.day - _DAY):
+def _walk_roll(walk: _Walk) -> None:
+    """Move on to a working date."""
+    if not walk.calendar.is_working_day(walk.day - _DAY):
         while not walk.tell_day("roll"):
             pass
 

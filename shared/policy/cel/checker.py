@@ -337,10 +337,10 @@ class Checker:
 
     def equality(self, node: Compare, left: Expression, right: Expression) -> Compare:
         left, right = self.meet(left, right)
-        if not self.comparable(left.type, right.type):
-            self.mismatch(node, left, right)
-        elif isinstance(left.type, RecordType) and isinstance(right.type, RecordType):
+        if isinstance(left.type, RecordType) and isinstance(right.type, RecordType):
             self.problem("records cannot be compared; compare their fields", node.at)
+        elif not self.comparable(left.type, right.type):
+            self.mismatch(node, left, right)
         elif isinstance(left.type, EnumType):
             self.known_value(right, left.type)
         elif isinstance(right.type, EnumType):
@@ -658,8 +658,6 @@ def join(left: Type, right: Type) -> Type | None:
 def conversion(node: Expression, wanted: Type) -> str | None:
     """Return what the author probably meant to write to get a `wanted` from this node."""
     if not isinstance(node, Literal) or node.value is None:
-        if node.type.kind == "instant" and wanted.kind == "date":
-            return 'timestamp("2026-03-01T00:00:00Z")'
         return None
     value = node.value
     text = str(value)

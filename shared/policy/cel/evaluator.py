@@ -96,14 +96,22 @@ def access_converter(environment: Environment, node: Name | Select | Index) -> C
     return environment.converter_of(node.type)
 
 
+class TooLongError(EvaluationError):
+    """The evaluation was broken off; unlike other errors it is not absorbed."""
+
+
 class Evaluator:
-    """Evaluates checked expressions of one environment."""
+    """Evaluates a checked expression once."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
+        self.steps = environment.limits.steps
 
     def evaluate(self, node: Expression, scope: Any, variables: Locals = _NO_LOCALS) -> Any:
         """Return the value; raise EvaluationError where there is none."""
+        self.steps -= 1
+        if self.steps < 0:
+            raise TooLongError(f"more than {self.environment.limits.steps} steps after an error")
         match node:
             case Literal(value=value):
                 return value
@@ -241,6 +249,8 @@ def settle(tests: Iterable[Callable[[], bool]], decisive: bool) -> bool:
         try:
             if test() is decisive:
                 return decisive
+        except TooLongError:
+            raise
         except EvaluationError as error:
             failure = failure or error
     if failure is not None:

@@ -60,18 +60,15 @@ def run(s):
 
 def generate(node: Expression, environment: Environment, want: Type) -> Run:
     """Return a function from a scope to the value of the expression."""
-    evaluator = Evaluator(environment)
-    if want is BOOL:
 
-        def slow(scope: Any) -> Any:
-            return evaluator.condition(node, scope, {})
+    def slow(scope: Any) -> Any:
+        evaluator = Evaluator(environment)
+        try:
+            return evaluator.condition(node, scope, {}) if want is BOOL else evaluator.evaluate(node, scope)
+        except RecursionError:
+            raise EvaluationError("the data are nested too deeply") from None
 
-    else:
-
-        def slow(scope: Any) -> Any:
-            return evaluator.evaluate(node, scope)
-
-    generator = _Generator(environment, evaluator)
+    generator = _Generator(environment)
     code = generator.condition(node) if want is BOOL else generator.value(node)
     names: dict[str, Any] = {**generator.bound, **_BUILT_IN, "slow": slow}
     try:
@@ -143,9 +140,8 @@ def _is_certain(node: Expression) -> bool:
 
 
 class _Generator:
-    def __init__(self, environment: Environment, evaluator: Evaluator) -> None:
+    def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.evaluator = evaluator
         self.bound: dict[str, Any] = {}
         self.locals: dict[str, str] = {}
         self.temporaries = 0
@@ -164,7 +160,7 @@ class _Generator:
         if not isinstance(node, Call | ListOf | Negate) or not is_constant(node):
             return None
         try:
-            return self.bind(self.evaluator.evaluate(node, None))
+            return self.bind(Evaluator(self.environment).evaluate(node, None))
         except EvaluationError:
             return None
 
@@ -269,7 +265,7 @@ class _Generator:
         if op == "in":
             known = isinstance(right.type, ListType) and right.type.item is not DYN and left.type is not DYN
             if known and isinstance(right, ListOf) and is_constant(right):
-                values = tuple(self.evaluator.evaluate(right, None))
+                values = tuple(Evaluator(self.environment).evaluate(right, None))
                 return f"({self.plain(left)} in {self.bind(values)})"
             if known:
                 return f"({self.plain(left)} in {self.value(right)})"

@@ -16,6 +16,7 @@ class Limits(Struct, frozen=True):
     list_items: int = 200  # in a literal; also of every list and map met while evaluating
     string_length: int = 10_000  # characters a text function takes or returns; met while evaluating
     cost: int = 600_000  # steps of the worst case, a list taken to have `list_items` items
+    steps: int = 50_000  # nodes the evaluator visits, when it has to see what an error amounts to; each about 1 us
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -1,0 +1,473 @@
+"""What is imposed: amounts worked out from the rule, the case and people's decisions, always anew, always with their arithmetic."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Any
+
+from shared.engine.model import PenaltyView, Step
+from shared.engine.rules import CompiledPolicy, Imposed, PenaltyRule, clauses_of, value_of
+from shared.engine.scope import penalty_record
+from shared.money import format_minor, parse_minor
+
+if TYPE_CHECKING:
+    from shared.engine.case import Case
+    from shared.engine.runs import Run
+
+
+class Decision:
+    """What a person decided on the ledger."""
+
+    __slots__ = ("amount_minor", "at", "by", "data", "percent")
+
+    def __init__(
+        self, amount_minor: int | None, percent: Decimal | None, by: str, at: datetime, data: dict[str, Any]
+    ) -> None:
+        self.amount_minor = amount_minor
+        self.percent = percent
+        self.by = by
+        self.at = at
+        self.data = data
+
+
+class Liability:
+    """One penalty rule that came about for one party, with what was known then; amounts are computed when it is looked at."""
+
+    __slots__ = (
+        "appealed_at",
+        "at",
+        "clock_run",
+        "corrected",
+        "correction",
+        "count",
+        "counts",
+        "data",
+        "decision",
+        "party",
+        "rule",
+        "scope_at",
+        "seq",
+        "serial",
+        "source",
+        "void",
+        "waived",
+    )
+
+    def __init__(self, rule: PenaltyRule, party: str, at: datetime, seq: int, serial: int) -> None:
+        self.rule = rule
+        self.party = party
+        self.at = at
+        self.seq = seq
+        self.serial = serial  # tells several of one rule for one party from the same entry apart
+        self.data: Any = {}
+        self.clock_run: Run | None = None
+        self.count: Any = None
+        self.counts: dict[str, Any] = {}
+        self.source: Liability | None = None  # of a share: what it is a share of
+        self.decision: Decision | None = None
+        self.correction: Decision | None = None  # an appeal that changed the amount
+        self.appealed_at: datetime | None = None
+        self.waived: Decision | None = None
+        self.void = False
+
+    def key(self, index: int) -> str:
+        return f"{self.rule.id}:{self.seq}:{self.serial}:{self.party}:{index}"
+
+    def views(self, case: Case, now: datetime) -> list[PenaltyView]:
+        """Everything this rule imposes on the party as of `now`."""
+        scope = case.scope
+        saved = scope.data, scope.at, scope.clock_run, scope.count, scope.penalty
+        scope.data, scope.at, scope.clock_run, scope.count = self.data, self.at, self.clock_run, self.count
+        policy = case.policy
+        if self.source is not None:
+            first = self.source.first_view(case, now)
+            scope.penalty = None if first is None else penalty_record(first, policy.exponent)
+        found: list[PenaltyView] = []
+        try:
+            for index, item in enumerate(self.rule.impose):
+                if item.when is None or case.holds(item.when, self.rule):
+                    found.extend(self._imposed(case, item, index, now))
+        finally:
+            scope.data, scope.at, scope.clock_run, scope.count, scope.penalty = saved
+        return found
+
+    def first_view(self, case: Case, now: datetime) -> PenaltyView | None:
+        """What shares of this penalty are taken of: the first imposed thing, as an appeal left it."""
+        views = self.views(case, now)
+        if not views:
+            return None
+        total = [view for view in views if view.state == "correction"]
+        if total and views[0].amount_minor is not None:
+            changed = sum(view.amount_minor or 0 for view in total)
+            return _with(views[0], amount_minor=views[0].amount_minor + changed)
+        return views[0]
+
+    def open_item(self) -> Imposed | None:
+        """The item that a person decides, if there is one."""
+        for item in self.rule.impose:
+            if item.by_person:
+                return item
+        return None
+
+    def _imposed(self, case: Case, item: Imposed, index: int, now: datetime) -> list[PenaltyView]:
+        policy, _scope, rule = case.policy, case.scope, self.rule
+        steps: list[Step] = []
+        data = {name: case.value(value, rule) for name, value in item.data}
+        if data.get("month") == "trigger":
+            data["month"] = case.calendar.month(self.at)
+        state: str | None = None
+        amount: int | None = None
+        limits: tuple[int | None, int | None] | None = None
+        if item.kind == "sanction":
+            sanction = case.value(item.sanction, rule)
+            if sanction is None:
+                return []
+            number = case.value(item.number, rule)
+            if self.waived is not None:
+                state = "waived"
+            return [self._view(policy, index, item, data, sanction=str(sanction), number=number, state=state)]
+        if item.kind == "points":
+            points = case.value(item.points, rule)
+            if points is None:
+                return []
+            for condition, by, clause in item.multiply:
+                if condition is None or case.holds(condition, rule):
+                    factor = Decimal(str(case.value(by, rule)))
+                    points = int(Decimal(points) * factor)
+                    steps.append(
+                        Step(label="multiplied", value=str(points), detail={"by": str(factor), "clause": clause})
+                    )
+            return [self._view(policy, index, item, data, points=int(points), steps=steps)]
+        amount, limits = self._amount(case, item, steps, data, now)
+        if item.by_person:
+            if self.decision is None:
+                state = "needs_decision"
+                amount = None
+            else:
+                amount = self._decided(case, item, steps)
+                data["decided_by"] = self.decision.by
+        if amount is None and state is None:
+            return []  # nothing is known to impose: no base, no figure
+        multiplier: str | None = None
+        if amount is not None:
+            amount, multiplier = self._multiplied(case, item, amount, steps, data)
+            if item.cap is not None:
+                cap = case.value(item.cap, rule)
+                if cap is not None:
+                    limit = _minor(cap, policy)
+                    if amount > limit:
+                        amount = limit
+                        steps.append(Step(label="capped", value=format_minor(limit, policy.currency)))
+        if item.instalments is not None and amount is not None:
+            return self._instalments(case, item, index, amount, data, steps)
+        if self.waived is not None:
+            state = "waived"
+        found = [
+            self._view(
+                policy,
+                index,
+                item,
+                data,
+                amount_minor=amount,
+                limits=limits,
+                state=state,
+                multiplier_clause=multiplier,
+                steps=steps,
+            )
+        ]
+        if self.correction is not None and amount is not None and self.correction.amount_minor is not None:
+            found[0] = _with(found[0], state="replaced")
+            difference = self.correction.amount_minor - amount
+            found.append(
+                PenaltyView(
+                    key=f"{self.key(index)}:correction",
+                    rule=rule.id,
+                    clause=rule.appeal_clause or rule.clause,
+                    party=self.party,
+                    kind=item.kind,
+                    at=self.correction.at,
+                    amount_minor=difference,
+                    currency=policy.currency,
+                    state="correction",
+                    data={
+                        "net_cny": format_minor(self.correction.amount_minor, policy.currency),
+                        "decided_by": self.correction.by,
+                    },
+                    steps=(
+                        Step(
+                            label="decided_on_appeal", value=format_minor(self.correction.amount_minor, policy.currency)
+                        ),
+                        Step(label="before", value=format_minor(amount, policy.currency)),
+                        Step(label="difference", value=format_minor(difference, policy.currency)),
+                    ),
+                    policy_version=policy.version,
+                )
+            )
+        elif self.appealed_at is not None and state is None:
+            found[0] = _with(found[0], state="appealed") if rule.appeal_by else found[0]
+        return found
+
+    def _view(
+        self,
+        policy: CompiledPolicy,
+        index: int,
+        item: Imposed,
+        data: dict[str, Any],
+        *,
+        amount_minor: int | None = None,
+        limits: tuple[int | None, int | None] | None = None,
+        points: int | None = None,
+        sanction: str | None = None,
+        state: str | None = None,
+        number: int | None = None,
+        multiplier_clause: str | None = None,
+        steps: list[Step] | None = None,
+    ) -> PenaltyView:
+        return PenaltyView(
+            key=self.key(index),
+            rule=self.rule.id,
+            clause=self.rule.clause,
+            party=self.party,
+            kind=item.kind,
+            at=self.at,
+            amount_minor=amount_minor,
+            currency=policy.currency,
+            range_minor=limits,
+            points=points,
+            sanction=sanction,
+            state=state,
+            number=number,
+            because=self.rule.because,
+            multiplier_clause=multiplier_clause,
+            data=data,
+            steps=tuple(steps or ()),
+            policy_version=policy.version,
+        )
+
+    def _amount(
+        self, case: Case, item: Imposed, steps: list[Step], data: dict[str, Any], now: datetime
+    ) -> tuple[int | None, tuple[int | None, int | None] | None]:
+        """The figure the policy fixes, and the range inside which a person decides."""
+        policy, rule = case.policy, self.rule
+        show = policy.currency
+        if item.at_least is not None or item.at_most is not None:
+            return None, (item.at_least, item.at_most)
+        base: int | None = None
+        if item.of is not None:
+            value = case.value(item.of, rule)
+            if value is None:
+                return None, None
+            base = _minor(value, policy)
+            steps.append(Step(label="base", value=format_minor(base, show)))
+        if item.percent_range is not None and base is not None:
+            low, high = (_share(base, percent) for percent in item.percent_range)
+            steps.append(
+                Step(
+                    label="range",
+                    value=f"{format_minor(low, show)} – {format_minor(high, show)}",
+                    detail={"percent": list(item.percent_range)},
+                )
+            )
+            return None, (low, high)
+        if item.amount is not None:
+            value = case.value(item.amount, rule)
+            if value is None:
+                return None, None
+            amount = _minor(value, policy)
+            steps.append(Step(label="fixed", value=format_minor(amount, show)))
+            return amount, None
+        if item.accrual is not None:
+            return self._accrued(item, steps, data, now, show), None
+        if base is None:
+            return None, None
+        if item.tiers:
+            return _tiered(base, item.tiers, steps, show), None
+        if item.factor is not None:
+            factor = Decimal(str(case.value(item.factor, rule)))
+            lost = base - _rounded(Decimal(base) * factor)
+            data["factor"] = str(factor)
+            steps.append(Step(label="factor", value=format_minor(lost, show), detail={"factor": str(factor)}))
+            return lost, None
+        if item.percent is not None:
+            percent = str(case.value(item.percent, rule))
+            amount = _share(base, percent)
+            steps.append(Step(label="percent", value=format_minor(amount, show), detail={"percent": percent}))
+            return amount, None
+        return base, None
+
+    def _accrued(self, item: Imposed, steps: list[Step], data: dict[str, Any], now: datetime, show: str) -> int | None:
+        """An amount for the breach and one for each further overdue day."""
+        run = self.clock_run
+        assert item.accrual is not None
+        if run is None or run.due_at is None or run.calendar is None:
+            return None
+        first, per_day, start, unit, cap = item.accrual
+        until = now if run.stopped_at is None else run.stopped_at
+        kind = unit or run.overdue_unit()
+        days = run.calendar.overdue_days(run.due_at, until, "wd" if kind == "wd" else "cd")
+        if days <= 0:
+            days = 1
+        further = days - 1 if start == "base_covers_first_day" else days
+        amount = first + per_day * further
+        data["overdue_days"], data["overdue_unit"] = days, kind
+        steps.append(Step(label="overdue_days", value=str(days), detail={"unit": kind}))
+        steps.append(Step(label="first", value=format_minor(first, show)))
+        steps.append(
+            Step(
+                label="further_days",
+                value=format_minor(per_day * further, show),
+                detail={"days": further, "per_day": format_minor(per_day, show)},
+            )
+        )
+        if cap is not None and amount > cap:
+            amount = cap
+            steps.append(Step(label="capped", value=format_minor(cap, show)))
+        return amount
+
+    def next_growth(self, now: datetime) -> datetime | None:
+        """The next instant at which an accruing amount grows; None once its clock has stopped."""
+        run = self.clock_run
+        if (
+            run is None
+            or run.stopped_at is not None
+            or run.due_at is None
+            or run.calendar is None
+            or self.waived is not None
+        ):
+            return None
+        for item in self.rule.impose:
+            if item.accrual is not None:
+                kind = item.accrual[3] or run.overdue_unit()
+                return run.calendar.next_overdue_instant(run.due_at, now, "wd" if kind == "wd" else "cd")
+        return None
+
+    def _decided(self, case: Case, item: Imposed, steps: list[Step]) -> int | None:
+        decision, policy = self.decision, case.policy
+        assert decision is not None
+        if decision.percent is not None and item.of is not None:
+            value = case.value(item.of, self.rule)
+            if value is not None:
+                amount = _share(_minor(value, policy), str(decision.percent))
+                steps.append(
+                    Step(
+                        label="decided",
+                        value=format_minor(amount, policy.currency),
+                        detail={"by": decision.by, "percent": str(decision.percent)},
+                    )
+                )
+                return amount
+        if decision.amount_minor is not None:
+            steps.append(
+                Step(
+                    label="decided",
+                    value=format_minor(decision.amount_minor, policy.currency),
+                    detail={"by": decision.by},
+                )
+            )
+        return decision.amount_minor
+
+    def _multiplied(
+        self, case: Case, item: Imposed, amount: int, steps: list[Step], data: dict[str, Any]
+    ) -> tuple[int, str | None]:
+        clause_of: str | None = None
+        for condition, by, clause in item.multiply:
+            if condition is not None and not case.holds(condition, self.rule):
+                continue
+            value = case.value(by, self.rule)
+            if value is None:
+                continue
+            factor = Decimal(str(value))
+            amount = _rounded(Decimal(amount) * factor)
+            named = clauses_of(clause)
+            clause_of = named[0] if named else clause_of
+            data["multiplier"] = str(factor)
+            steps.append(
+                Step(
+                    label="multiplied",
+                    value=format_minor(amount, case.policy.currency),
+                    detail={"by": str(factor), "clause": clause},
+                )
+            )
+        return amount, clause_of
+
+    def _instalments(
+        self, case: Case, item: Imposed, index: int, amount: int, data: dict[str, Any], steps: list[Step]
+    ) -> list[PenaltyView]:
+        """The whole in equal monthly parts; what does not divide is in the last."""
+        assert item.instalments is not None
+        count = int(case.value(item.instalments[0], self.rule) or 1)
+        part = amount // count
+        month = case.calendar.month(self.at)
+        year, number = int(month[:4]), int(month[5:7]) + (1 if item.instalments[1] == "next_month" else 0)
+        found = []
+        for place in range(count):
+            years, months = divmod(number - 1 + place, 12)
+            view = self._view(
+                case.policy,
+                index,
+                item,
+                {**data, "month": f"{year + years}-{months + 1:02}"},
+                amount_minor=part if place < count - 1 else amount - part * (count - 1),
+                steps=[*steps, Step(label="instalment", value=f"{place + 1}/{count}")],
+            )
+            found.append(_with(view, key=f"{view.key}:{place}"))
+        return found
+
+
+def decision_limits(
+    case: Case, liability: Liability | None, rule: PenaltyRule, now: datetime
+) -> tuple[int | None, int | None] | None:
+    """The range inside which a person may decide under this rule now."""
+    probe = liability or Liability(rule, "", now, 0, 0)
+    if liability is None:
+        probe.data = case.scope.data
+    for view in probe.views(case, now):
+        if view.range_minor is not None:
+            return view.range_minor
+    return None
+
+
+def _with(view: PenaltyView, **changes: Any) -> PenaltyView:
+    from msgspec.structs import replace
+
+    return replace(view, **changes)
+
+
+def _minor(value: Any, policy: CompiledPolicy) -> int:
+    """An expression gives minor units, a document a decimal text."""
+    return value if isinstance(value, int) else parse_minor(str(value), policy.currency)
+
+
+def _rounded(value: Decimal) -> int:
+    """Half a minor unit is rounded up, away from zero."""
+    return int(value.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def _share(base: int, percent: str) -> int:
+    return _rounded(Decimal(base) * Decimal(percent) / 100)
+
+
+def _tiered(base: int, tiers: tuple[tuple[int | None, str], ...], steps: list[Step], show: str) -> int:
+    """Each slice at its own rate; an upper edge belongs to its slice."""
+    total, lower = 0, 0
+    for upper, percent in tiers:
+        top = base if upper is None else min(base, upper)
+        if top > lower:
+            part = _share(top - lower, percent)
+            total += part
+            steps.append(
+                Step(
+                    label="slice",
+                    value=format_minor(part, show),
+                    detail={"of": format_minor(top - lower, show), "percent": percent},
+                )
+            )
+        lower = upper if upper is not None else base
+        if base <= lower:
+            break
+    steps.append(Step(label="sum", value=format_minor(total, show)))
+    return total
+
+
+__all__ = ["Decision", "Liability", "decision_limits", "value_of"]

@@ -1,0 +1,303 @@
+"""A policy ready to run: rules with their expressions compiled, indexed by what sets them off.
+
+Made by `shared.policy.compiling` from the document; the engine reads nothing else. An expression is a callable of the engine's scope, a
+value is a callable or a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.engine.amounts import Amount
+from shared.engine.calendar import Counting
+
+Expr = Callable[[Any], Any]
+Value = Any  # a callable of the scope, or a constant
+Clause = str | list[str] | None
+
+
+@dataclass(slots=True)
+class Rule:
+    """What all compiled rules have; `path` is the JSON pointer of the rule in the document."""
+
+    id: str
+    clause: Clause
+    path: str
+    when: Expr | None
+
+
+@dataclass(slots=True)
+class AcceptanceRule(Rule):
+    accepted: bool
+    reason: Value
+
+
+@dataclass(slots=True)
+class ClassRule(Rule):
+    set: tuple[tuple[str, Value], ...]
+    override: bool
+
+
+@dataclass(slots=True)
+class RouteRule(Rule):
+    unit: Value
+    role: Value
+    staff: Value
+    members: Value
+    as_: Value
+    auto: bool
+
+
+@dataclass(slots=True)
+class StateRule(Rule):
+    state: str
+
+
+@dataclass(slots=True)
+class GateRule(Rule):
+    by: tuple[Value, ...] | None
+    reason: Value
+
+
+@dataclass(slots=True)
+class Do:
+    kind: str
+    to: Value
+    what: Value
+    by: Value
+    data: tuple[tuple[str, Value], ...]
+
+
+@dataclass(slots=True)
+class Rung(Rule):
+    before: Amount | None
+    after: Amount | None
+    do: tuple[Do, ...]
+
+
+@dataclass(slots=True)
+class PauseRule:
+    count: str
+
+
+@dataclass(slots=True)
+class ClockRule(Rule):
+    cases: tuple[
+        tuple[Expr | None, Value], ...
+    ]  # condition → Amount, or a callable giving an amount's text or an instant
+    while_: Expr | None
+    anchor: Value
+    reanchor: str
+    again: str
+    supersedes: tuple[str, ...]
+    stop_all: tuple[str, ...]  # the triggers that are all needed; empty: any stops
+    repeat_every: Amount | None
+    repeat_count: int | None
+    timer: bool
+    inside: str | None
+    inside_do: tuple[Do, ...]
+    rungs: tuple[Rung, ...]
+    owner: tuple[Value, ...]
+    calendar: str
+    counting: Counting
+    overdue_unit: str | None
+    name: str | None
+    data: tuple[tuple[str, Value], ...]
+    pauses: tuple[PauseRule, ...]
+    start_triggers: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class DutyRule:
+    """A duty is a clock whose runs follow the calendar instead of entries."""
+
+    clock: ClockRule
+    every: str
+    due: Amount | None
+    periods: tuple[tuple[str, str], ...]  # month-day windows
+    per: tuple[str, ...]
+    do: tuple[Do, ...]
+    missed: tuple[Do, ...]
+
+
+@dataclass(slots=True)
+class ActionRule(Rule):
+    do: tuple[Do, ...]
+    after: Value  # Amount, callable, or None
+    once: bool
+    state: str | None
+
+
+@dataclass(slots=True)
+class SubjectRule(Rule):
+    subject: tuple[Value, ...]
+    add: Value
+    window: str
+    more_than: int | None
+    at_least: int | None
+    fire: str
+    data: tuple[tuple[str, Value], ...]
+    show: bool
+    once_per_case: bool
+    history: Expr | None
+    triggers: tuple[tuple[str, Expr | None], ...]
+
+
+@dataclass(slots=True)
+class Imposed:
+    kind: str
+    amount: Value
+    at_least: int | None
+    at_most: int | None
+    decided: bool
+    percent: Value
+    percent_range: tuple[str, str] | None
+    tiers: tuple[tuple[int | None, str], ...]  # upper edge in minor units, percent
+    of: Value
+    accrual: tuple[int, int, str, str | None, int | None] | None  # first, per day, start, unit, cap
+    factor: Value
+    points: Value
+    sanction: Value
+    number: Value
+    multiply: tuple[tuple[Expr | None, Value, Clause], ...]
+    instalments: tuple[Value, str] | None
+    cap: Value
+    when: Expr | None
+    data: tuple[tuple[str, Value], ...]
+
+    @property
+    def by_person(self) -> bool:
+        return self.decided or self.at_least is not None or self.at_most is not None or self.percent_range is not None
+
+
+@dataclass(slots=True)
+class PenaltyRule(Rule):
+    party: tuple[Value, ...]
+    impose: tuple[Imposed, ...]
+    while_: Expr | None
+    decided_by: tuple[str, ...]
+    once_per: tuple[Value, ...]
+    stack: str | None
+    because: str | None
+    appeal_clause: Clause
+    appeal_by: tuple[str, ...]
+    by_decision: bool  # a penalty_decided entry is enough
+
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        return clauses_of(self.clause)
+
+
+@dataclass(slots=True)
+class FactRule(Rule):
+    name: str
+    value: Value
+
+
+@dataclass(slots=True)
+class ReportRule(Rule):
+    """Figures over fact rows; `done`, `of`, `subject` take a fact-row scope."""
+
+    row: str
+    value: str
+    where: Expr | None
+    done: Expr | None
+    of: Value
+    entries: tuple[str, ...]
+    entries_when: tuple[Expr | None, ...]
+    period: str
+    period_of: str
+    by: tuple[str, ...]
+    subject: Value
+    target: str | None
+
+
+@dataclass(slots=True)
+class MessageRule(Rule):
+    to: tuple[Value, ...]
+    channel: tuple[str, ...]
+    template: Mapping[str, str]
+    subject: Mapping[str, str]
+    quiet_hours: str | None
+    triggers: tuple[tuple[str, Expr | None], ...]
+
+
+@dataclass(slots=True)
+class Handlers:
+    """Everything that one trigger sets off, in document order; each with the trigger's own condition."""
+
+    acceptance: list[tuple[Expr | None, AcceptanceRule]] = field(default_factory=list)
+    classes: list[tuple[Expr | None, ClassRule]] = field(default_factory=list)
+    states: list[tuple[Expr | None, StateRule]] = field(default_factory=list)
+    stops: list[tuple[Expr | None, ClockRule]] = field(default_factory=list)
+    cancels: list[tuple[Expr | None, ClockRule]] = field(default_factory=list)
+    pauses: list[tuple[Expr | None, ClockRule, PauseRule]] = field(default_factory=list)
+    resumes: list[tuple[Expr | None, ClockRule, PauseRule]] = field(default_factory=list)
+    starts: list[tuple[Expr | None, ClockRule]] = field(default_factory=list)
+    routes: list[tuple[Expr | None, RouteRule]] = field(default_factory=list)
+    actions: list[tuple[Expr | None, ActionRule]] = field(default_factory=list)
+    unless: list[tuple[Expr | None, ActionRule]] = field(default_factory=list)
+    subjects: list[tuple[Expr | None, SubjectRule]] = field(default_factory=list)
+    penalties: list[tuple[Expr | None, PenaltyRule]] = field(default_factory=list)
+    gates: list[tuple[Expr | None, GateRule]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class CompiledPolicy:
+    """One version of one tenant's policy, immutable once made."""
+
+    version: int
+    regime: str | None
+    title: str
+    currency: str
+    exponent: int
+    document: Any  # the decoded shared.policy.schema.Policy
+    settings: Mapping[str, Any]
+    on: Mapping[str, Handlers]
+    initial: str
+    closed: frozenset[str]
+    accept_at_receipt: bool
+    accept_when: Expr | None
+    acceptance: tuple[AcceptanceRule, ...]  # those without a trigger
+    decline_clauses: Mapping[str, Clause]
+    classes: tuple[ClassRule, ...]
+    clocks: Mapping[str, ClockRule]
+    stop_triggers: Mapping[str, tuple[str, ...]]
+    whiles: tuple[ClockRule, ...]  # clocks with a `while`
+    duties: tuple[DutyRule, ...]
+    penalties: tuple[PenaltyRule, ...]
+    subjects: Mapping[str, SubjectRule]
+    exclusions: tuple[tuple[Expr, frozenset[str], Clause], ...]
+    stacks: Mapping[str, str]
+    facts: tuple[FactRule, ...]
+    reports: tuple[ReportRule, ...]
+    messages: tuple[MessageRule, ...]
+    warnings: tuple[Any, ...]  # shared.policy.problems.PolicyProblem
+    incomplete: tuple[tuple[Clause, str, Mapping[str, Any]], ...]
+    uses_entries: bool
+    list_keys: tuple[str, ...]  # data keys that hold lists, for `collected`
+    calendar_name: str
+    counting: Counting
+    clause_rules: Mapping[str, tuple[str, ...]]
+
+
+def clauses_of(clause: Clause) -> tuple[str, ...]:
+    if clause is None:
+        return ()
+    return (clause,) if isinstance(clause, str) else tuple(clause)
+
+
+def value_of(value: Value, scope: Any) -> Any:
+    """A constant as it is, an expression evaluated."""
+    return value(scope) if callable(value) else value
+
+
+def first_of(values: tuple[Value, ...], scope: Any) -> str | None:
+    """The first that is known of a list with fallbacks."""
+    for value in values:
+        found = value(scope) if callable(value) else value
+        if found is not None and found != "":
+            return str(found)
+    return None

@@ -1,0 +1,159 @@
+"""One run of one clock: when it is due, when it rests, how late it is."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared.engine.amounts import Amount, format_amount
+from shared.engine.calendar import NO_PAUSE, USUAL_COUNTING, Calendar, Counting, Paused
+from shared.engine.model import ClockState, ClockView
+from shared.engine.rules import ClockRule
+
+INSTANT = timedelta(microseconds=1)
+"""A limit is met at its due instant and broken one microsecond later."""
+
+DAY_UNITS = frozenset({"d", "wd", "w", "mo", "y", "eom", "eoq", "eoy"})
+
+
+class Run:
+    """A started clock. Mutable while the engine runs, shown to the world as `ClockView`."""
+
+    __slots__ = (
+        "amount",
+        "anchor_at",
+        "breached_at",
+        "by_seq",
+        "calendar",
+        "counting",
+        "data",
+        "due_at",
+        "expected",
+        "number",
+        "owner",
+        "part",
+        "pause_rule",
+        "paused",
+        "paused_at",
+        "policy_version",
+        "rule",
+        "started_at",
+        "state",
+        "stopped_at",
+        "unit",
+    )
+
+    def __init__(self, rule: ClockRule, number: int, started_at: datetime, by_seq: int, policy_version: int) -> None:
+        self.rule = rule
+        self.number = number
+        self.part = 0
+        self.state: ClockState = "running"
+        self.started_at = started_at
+        self.anchor_at = started_at
+        self.due_at: datetime | None = None
+        self.stopped_at: datetime | None = None
+        self.breached_at: datetime | None = None
+        self.paused_at: datetime | None = None
+        self.pause_rule: Any = None
+        self.by_seq = by_seq
+        self.owner: str | None = None
+        self.amount: Amount | None = None
+        self.calendar: Calendar | None = None
+        self.counting: Counting | None = None
+        self.data: dict[str, Any] = {}
+        self.expected: set[str] = set(rule.stop_all)
+        self.policy_version = policy_version
+        self.unit = rule.overdue_unit
+        self.paused: Paused = NO_PAUSE
+
+    @property
+    def active(self) -> bool:
+        """Whether something can still stop it: it runs, rests, or is overdue and not yet done."""
+        return self.stopped_at is None and self.state in ("running", "paused", "breached")
+
+    def state_at(self, at: datetime | None) -> ClockState:
+        """The state as of `at`, also between the due instant and the engine's next step."""
+        if (
+            self.state == "running"
+            and self.due_at is not None
+            and at is not None
+            and not self.rule.timer
+            and at > self.due_at
+        ):
+            return "breached"
+        return self.state
+
+    def overdue_unit(self) -> str:
+        """Working dates for a limit in working days or office hours, calendar dates for the others."""
+        if self.unit is not None:
+            return self.unit
+        return "wd" if self.amount is not None and self.amount.unit in ("wd", "bh") else "cd"
+
+    def overdue_days(self, at: datetime) -> int:
+        """Days late (D11) at `at`, or at the stop if that was earlier; 0 when in time."""
+        if self.due_at is None or self.calendar is None:
+            return 0
+        until = at if self.stopped_at is None or self.stopped_at > at else self.stopped_at
+        if until <= self.due_at:
+            return 0
+        return self.calendar.overdue_days(self.due_at, until, "wd" if self.overdue_unit() == "wd" else "cd")
+
+    def view(self, now: datetime) -> ClockView:
+        data = dict(self.data)
+        state = self.state_at(now)
+        breached_at = self.breached_at
+        if state == "breached" and breached_at is None:
+            breached_at = self.due_at
+        if breached_at is not None:
+            data["overdue_days"] = self.overdue_days(now)
+            data["overdue_unit"] = self.overdue_unit()
+        data["round"] = self.number + 1
+        return ClockView(
+            rule=self.rule.id,
+            run=self.number,
+            part=self.part,
+            clause=self.rule.clause,
+            name=self.rule.name,
+            state=state,
+            started_at=self.started_at,
+            anchor_at=self.anchor_at,
+            due_at=self.due_at,
+            stopped_at=self.stopped_at,
+            breached_at=breached_at,
+            provisional=self.provisional(),
+            owner=self.owner,
+            amount=None if self.amount is None else _as_text(self.amount),
+            calendar=self.rule.calendar,
+            started_by=self.by_seq,
+            policy_version=self.policy_version,
+            data=data,
+        )
+
+    def provisional(self) -> bool:
+        if self.calendar is None or self.due_at is None or self.amount is None:
+            return False
+        return self.calendar.is_provisional(self.anchor_at, self.due_at, self.amount, self.counting or USUAL_COUNTING)
+
+    def after_pause(self, since: datetime, until: datetime, count: str) -> tuple[datetime, Paused]:
+        """The due instant after a rest, and what all rests so far add to the limit.
+
+        A limit in days moves by the days of its own kind that the rest took up and keeps its time of day; a limit in hours moves by exactly
+        the length of the rest, counted as the limit counts; an agreed instant moves by the length of the rest.
+        """
+        assert self.due_at is not None
+        assert self.calendar is not None
+        assert self.counting is not None
+        if self.amount is None:
+            return self.due_at + (until - since), self.paused + Paused(time=until - since)
+        if count == "time" and self.amount.unit in DAY_UNITS:
+            length = self.calendar.working_time(since, until) if self.amount.unit == "wd" else until - since
+            moved = self.calendar.add_working(self.due_at, length) if self.amount.unit == "wd" else self.due_at + length
+            return moved, self.paused + Paused(time=length)
+        paused = self.paused + self.calendar.paused(self.amount, since, until, self.counting)
+        return self.calendar.due(self.anchor_at, self.amount, self.counting, paused), paused
+
+
+def _as_text(amount: Amount) -> str:
+    """The amount as a policy writes it, on one line."""
+    written = format_amount(amount)
+    return written if isinstance(written, str) else f"day {written['day']} after {written['after']}"
