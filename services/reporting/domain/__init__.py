@@ -1,0 +1,1 @@
+"""Rules of reporting: pure functions over frozen Structs."""

@@ -1,0 +1,63 @@
+"""Message edge: what was told is stored as it was told, and the case noted as out of date. No rules.
+
+Every handler bears a message that comes again, early or late: entries and postings are stored once, a standing gives way
+to a newer one only, an announcement that was withdrawn stays withdrawn. The facts are made by `loops.py`, once for
+however many messages have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from services.reporting import repository
+from shared.consuming import Consumer, Handler
+from shared.database import Tx
+from shared.errors import NotYetError
+from shared.messages import (
+    AnnouncementMade,
+    ComplaintReceived,
+    DeliveryChanged,
+    EntryAppended,
+    PenaltyPosted,
+    StandingChanged,
+    TenantChanged,
+)
+
+SERVICE = "reporting"
+
+
+async def on_zone(message: TenantChanged, tx: Tx) -> None:
+    """Note the facts whose day was reckoned in another zone than the tenant's present one."""
+    if await repository.has_other_zone(tx, message.tenant_id, message.zone):
+        if not await repository.knows_revision(tx, message.tenant_id, message.revision):
+            raise NotYetError("our copy of the tenant is older than this message")
+        await repository.mark_other_zone(tx, message.tenant_id)
+
+
+def consumers(wake: asyncio.Event) -> list[Consumer]:
+    """Return the consumers of what reporting counts; `wake` is set when a transaction has left facts to be made."""
+
+    def noted(store: Callable[[Tx, Any], Awaitable[None]]) -> Handler:
+        async def handler(message: Any, tx: Tx) -> None:
+            await store(tx, message)
+            tx.after_commit(wake.set)
+
+        return handler
+
+    def consumer(noun: str, stream: str, handlers: dict[type[Any], Handler]) -> Consumer:
+        return Consumer(SERVICE, stream, handlers=handlers, name=f"{SERVICE}-on-{noun}")
+
+    told_by_sla: dict[type[Any], Handler] = {
+        StandingChanged: noted(repository.put_standing),
+        AnnouncementMade: noted(repository.put_announcement),
+        PenaltyPosted: noted(repository.add_posting),
+    }
+    return [
+        consumer("entry", "routing", {EntryAppended: noted(repository.add_entry)}),
+        consumer("complaint", "intake", {ComplaintReceived: noted(repository.add_entry)}),
+        consumer("standing", "sla", told_by_sla),
+        consumer("delivery", "notify", {DeliveryChanged: noted(repository.put_delivery)}),
+        consumer("zone", "intake", {TenantChanged: on_zone}),
+    ]

@@ -1,0 +1,146 @@
+"""Background edge: makes the facts of the cases that were noted as out of date, and counts a tenant anew.
+
+One transaction takes a tenant's notes off the queue, locks the facts of their cases, reads what was told of them, and
+stores facts and the differences they make in the rollup. What comes while it runs is noted again and counted the next
+time, so nothing is lost and nothing counted twice, with any number of replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import structlog
+from msgspec import Struct
+
+from services.reporting import repository
+from services.reporting.domain.rollups import DIMENSIONS, differences
+from services.reporting.domain.telling import fact_of
+from shared.database import Database, Tx
+from shared.messages import LIVE
+from shared.telemetry import describe
+
+CASES_AT_ONCE = 200
+LEAST_WAIT, MOST_WAIT = 0.05, 1.0  # seconds between two looks at an empty queue; a message ends the wait
+
+log = structlog.get_logger()
+
+
+async def keep_facts(database: Database, wake: asyncio.Event) -> None:
+    """Make facts until cancelled, each tenant in its turn."""
+    wait = LEAST_WAIT
+    while True:
+        try:
+            busy = await refresh_round(database)
+        except Exception as error:
+            log.error("facts_failed", **describe(error))
+            busy = False
+        if busy:
+            wait = LEAST_WAIT
+            continue
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wake.wait(), wait)
+        wait = LEAST_WAIT if wake.is_set() else min(wait * 2, MOST_WAIT)
+        wake.clear()
+
+
+async def refresh_round(database: Database, size: int = CASES_AT_ONCE) -> bool:
+    """Refresh up to `size` cases of every tenant that has some waiting; return whether there were any."""
+    async with database.worker_tx(LIVE) as tx:
+        tenants = await repository.stale_tenants(tx)
+    refreshed = [await refresh_some(database, tenant_id, size) for tenant_id in tenants]
+    return any(refreshed)
+
+
+async def refresh_some(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE) -> int:
+    """Refresh the cases of the tenant's oldest notes and return how many; one that fails does not hold up the others."""
+    cases: list[UUID] = []
+    try:
+        async with database.worker_tx(tenant_id) as tx:
+            zone = await repository.zone_of(tx, tenant_id)
+            if zone is None:  # the tenant itself is still on its way
+                return 0
+            cases = await repository.claim_stale(tx, tenant_id, size)
+            if cases:
+                await refresh(tx, tenant_id, cases, zone)
+    except Exception as error:
+        if not cases:
+            raise
+        log.warning("facts_taken_singly", tenant_id=str(tenant_id), **describe(error))
+        for case_id in cases:
+            await _refresh_alone(database, tenant_id, case_id)
+    return len(cases)
+
+
+async def _refresh_alone(database: Database, tenant_id: UUID, case_id: UUID) -> None:
+    try:
+        async with database.worker_tx(tenant_id) as tx:
+            zone = await repository.zone_of(tx, tenant_id)
+            if zone is not None:
+                await repository.claim_case(tx, tenant_id, case_id)
+                await refresh(tx, tenant_id, [case_id], zone)
+    except Exception as error:
+        log.error("fact_failed", tenant_id=str(tenant_id), complaint_id=str(case_id), **describe(error))
+        async with database.worker_tx(tenant_id) as tx:
+            await repository.postpone(tx, tenant_id, case_id)
+
+
+async def refresh(tx: Tx, tenant_id: UUID, cases: Sequence[UUID], zone: str) -> None:
+    """Make the facts of these cases from what was told of them, and carry the difference into the rollup.
+
+    Args:
+        cases: in order and each once, so that whoever locks several locks them in the same order.
+    """
+    await repository.lock_rollup(tx, tenant_id)
+    before = await repository.lock_facts(tx, tenant_id, cases)
+    place = ZoneInfo(zone)
+    made = [fact_of(told, place, zone) for told in await repository.told(tx, tenant_id, cases)]
+    facts = [stored for stored in made if stored is not None]
+    await repository.put_facts(tx, tenant_id, facts)
+    changes = differences((before[stored.case_id], stored.counted) for stored in facts)
+    await repository.add_to_rollup(tx, tenant_id, changes)
+
+
+class Rebuilt(Struct, frozen=True, kw_only=True):
+    """What counting anew has found; a difference is a fault of ours, told and put right."""
+
+    facts: int
+    facts_changed: int
+    sums_changed: int
+
+
+async def rebuild(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE) -> Rebuilt:
+    """Make every fact of the tenant again from what was told, and every sum from the facts, while the service runs."""
+    facts = facts_changed = sums_changed = 0
+    last = UUID(int=0)
+    while True:
+        async with database.worker_tx(tenant_id) as tx:
+            zone = await repository.zone_of(tx, tenant_id)
+            cases = await repository.cases_after(tx, tenant_id, last, size)
+            if zone is None or not cases:
+                break
+            await repository.lock_facts(tx, tenant_id, cases)
+            before = await repository.facts_as_stored(tx, tenant_id, cases)
+            await refresh(tx, tenant_id, cases, zone)
+            after = await repository.facts_as_stored(tx, tenant_id, cases)
+        facts += len(after)
+        facts_changed += sum(1 for case_id in before if before[case_id] != after.get(case_id))
+        last = cases[-1]
+    async with database.worker_tx(tenant_id) as tx:
+        days = await repository.counted_days(tx, tenant_id)
+    for day in days:
+        async with database.worker_tx(tenant_id) as tx:
+            await repository.lock_rollup(tx, tenant_id, alone=True)
+            kept = await repository.rollup_of_day(tx, tenant_id, day)
+            right = await repository.recount(tx, tenant_id, day, DIMENSIONS)
+            wrong = {key: right.get(key, 0) - kept.get(key, 0) for key in sorted(kept.keys() | right.keys())}
+            wrong = {key: difference for key, difference in wrong.items() if difference}
+            await repository.add_to_rollup(tx, tenant_id, wrong)
+        sums_changed += len(wrong)
+    rebuilt = Rebuilt(facts=facts, facts_changed=facts_changed, sums_changed=sums_changed)
+    if facts_changed or sums_changed:
+        log.warning("facts_differed", tenant_id=str(tenant_id), facts=facts_changed, sums=sums_changed)
+    return rebuilt
