@@ -1,0 +1,291 @@
+"""PostgreSQL: two pools per service, one per role, and the transaction that everything runs in.
+
+A transaction belongs to one tenant. The tenant is set with `BEGIN` in one round trip and ends with the transaction, so nothing of it stays
+behind in the pool; row-level security refuses every statement of a transaction that has none. Every call has a deadline.
+
+`json` and `jsonb` columns take and give Python values. Errors of PostgreSQL quote the row they are about: never log them as they are, use
+`telemetry.describe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from shared.errors import UnavailableError
+from shared.settings import ServiceSettings
+
+Record = asyncpg.Record
+
+DURABILITY = """
+SELECT name, setting
+  FROM pg_settings
+ WHERE name IN ('synchronous_commit', 'fsync', 'full_page_writes')"""
+
+OUTAGES: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.DiskFullError,
+    asyncpg.OutOfMemoryError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What a request is answered 503 for: the same request may succeed later."""
+
+
+class UnsafeServerError(Exception):
+    """A server is set up so that it may lose what it has confirmed."""
+
+
+class Tx:
+    """One transaction of one tenant. Begun and ended by `Database`; handlers and repositories only use it."""
+
+    __slots__ = ("_after", "_connection", "_savepoints", "database", "tenant_id")
+
+    def __init__(self, database: Database, connection: Any, tenant_id: UUID) -> None:
+        self.database = database
+        self.tenant_id = tenant_id
+        self._connection = connection
+        self._after: list[Callable[[], object]] = []
+        self._savepoints = 0
+
+    async def fetch(self, query: str, *args: Any) -> list[Record]:
+        rows: list[Record] = await self._connection.fetch(query, *args)
+        return rows
+
+    async def fetchrow(self, query: str, *args: Any) -> Record | None:
+        row: Record | None = await self._connection.fetchrow(query, *args)
+        return row
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Return the first column of the first row, or None."""
+        return await self._connection.fetchval(query, *args)
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Return the command tag, such as "UPDATE 1"."""
+        tag: str = await self._connection.execute(query, *args)
+        return tag
+
+    async def executemany(self, query: str, rows: Iterable[Sequence[Any]]) -> None:
+        await self._connection.executemany(query, rows)
+
+    async def copy_records_to_table(
+        self, table: str, *, records: Iterable[Sequence[Any]], columns: Sequence[str]
+    ) -> str:
+        tag: str = await self._connection.copy_records_to_table(table, records=records, columns=columns)
+        return tag
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A savepoint: what happens inside is undone if the block raises, and the transaction goes on."""
+        self._savepoints += 1
+        name = f"inner_{self._savepoints}"
+        await self._connection.execute(f"SAVEPOINT {name}")
+        try:
+            yield
+        except BaseException:
+            await self._connection.execute(f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
+            raise
+        await self._connection.execute(f"RELEASE SAVEPOINT {name}")
+
+    def after_commit(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once the transaction has committed, and never otherwise: to wake a loop or drop a cached value."""
+        self._after.append(callback)
+
+    def _committed(self) -> None:
+        for callback in self._after:
+            callback()
+
+
+class Database:
+    """The two pools of one service.
+
+    `api_tx` runs as `<service>_api`: everything under row-level security. `worker_tx` runs as `<service>_worker`, which sees other tenants'
+    rows in the few tables that say so (outbox, inbox, dead letters, wake-ups) and only its own tenant's everywhere else.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.service = settings.service
+        self.outbox_added = asyncio.Event()  # set after the commit of a transaction that added to the outbox
+        self._api: asyncpg.Pool | None = None
+        self._worker: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Open both pools and check that the server keeps what it confirms. Raises UnsafeServerError, or what asyncpg raises."""
+        self._api = await self._pool("api", self.settings.api_password, self.settings.api_connections)
+        self._worker = await self._pool("worker", self.settings.worker_password, self.settings.worker_connections)
+        if self.settings.require_durable:
+            async with self._worker.acquire(timeout=self.settings.acquire_seconds) as connection:
+                await check_durability(connection)
+
+    async def close(self) -> None:
+        for pool in (self._api, self._worker):
+            if pool is not None:
+                try:
+                    await asyncio.wait_for(pool.close(), self.settings.stop_seconds)
+                except (TimeoutError, *OUTAGES):
+                    pool.terminate()
+        self._api = self._worker = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._worker is not None
+
+    @contextlib.asynccontextmanager
+    async def api_tx(self, tenant_id: UUID) -> AsyncIterator[Tx]:
+        """A transaction of the HTTP edge. UnavailableError when no connection is free in time."""
+        async with self._transaction(self._api, tenant_id) as tx:
+            yield tx
+
+    @contextlib.asynccontextmanager
+    async def worker_tx(self, tenant_id: UUID) -> AsyncIterator[Tx]:
+        """A transaction of consumers and loops. For work across tenants pass LIVE (UUID 0) and use only tables that allow it."""
+        async with self._transaction(self._worker, tenant_id) as tx:
+            yield tx
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, pool: asyncpg.Pool | None, tenant_id: UUID) -> AsyncIterator[Tx]:
+        if pool is None:
+            raise UnavailableError("The database is not open.", retry_after_seconds=1)
+        if type(tenant_id) is not UUID and not isinstance(tenant_id, UUID):
+            raise TypeError("a transaction needs a tenant")
+        try:
+            connection = await pool.acquire(timeout=self.settings.acquire_seconds)
+        except OUTAGES as outage:
+            raise UnavailableError("The database has no free connection.", retry_after_seconds=1) from outage
+        tx = Tx(self, connection, tenant_id)
+        try:
+            # One round trip. The value is a UUID's own text: hexadecimal digits and hyphens.
+            await connection.execute(f"BEGIN; SELECT set_config('app.tenant_id', '{tenant_id}', true)")
+            yield tx
+            await connection.execute("COMMIT")
+        except BaseException:
+            await self._roll_back(connection)
+            raise
+        finally:
+            await _shielded(pool.release(connection, timeout=self.settings.command_seconds))
+        tx._committed()
+
+    async def _roll_back(self, connection: Any) -> None:
+        """End the transaction, whatever happens: a connection that cannot say ROLLBACK is thrown away."""
+        try:
+            await asyncio.wait_for(_rolled_back(connection), self.settings.command_seconds)
+        except BaseException:
+            connection.terminate()
+
+    async def connect(self, role: str = "worker") -> asyncpg.Connection:
+        """A connection outside the pools, for a session lock; the caller closes it."""
+        password = self.settings.worker_password if role == "worker" else self.settings.api_password
+        connection: asyncpg.Connection = await asyncpg.connect(
+            **self._options(role, password), timeout=self.settings.acquire_seconds + 3
+        )
+        await _prepare(connection)
+        return connection
+
+    async def _pool(self, role: str, password: str | None, size: int) -> asyncpg.Pool:
+        pool: asyncpg.Pool = await asyncpg.create_pool(
+            **self._options(role, password),
+            min_size=1,
+            max_size=size,
+            max_inactive_connection_lifetime=300,
+            timeout=self.settings.acquire_seconds + 3,  # of connecting
+            init=_prepare,
+            reset=_leave_clean,
+        )
+        return pool
+
+    def _options(self, role: str, password: str | None) -> dict[str, Any]:
+        milliseconds = int(self.settings.command_seconds * 1000)
+        return {
+            "dsn": dsn_for(self.settings.database_url, f"{self.service}_{role}", password),
+            "command_timeout": self.settings.command_seconds,
+            "statement_cache_size": self.settings.statement_cache,
+            "server_settings": {
+                "application_name": f"recourse {self.service} {role}",
+                "search_path": f"{self.service}, public",
+                "timezone": "UTC",
+                "statement_timeout": str(milliseconds),
+                "lock_timeout": str(max(milliseconds - 500, 500)),
+                "idle_in_transaction_session_timeout": str(milliseconds * 5),
+                "tcp_keepalives_idle": "5",
+                "tcp_keepalives_interval": "2",
+                "tcp_keepalives_count": "3",
+                "jit": "off",
+            },
+        }
+
+
+def dsn_for(url: str, user: str, password: str | None = None) -> str:
+    """Return `url` for another user. The url may name a user of its own, which is dropped."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    login = quote(user) + (f":{quote(password, safe='')}" if password else "")
+    return urlunsplit(parts._replace(netloc=f"{login}@{place}"))
+
+
+async def check_durability(connection: Any) -> None:
+    """Raise UnsafeServerError unless a commit that the server confirms survives a power cut (rule: 2xx only after such a commit)."""
+    values = {row["name"]: row["setting"] for row in await connection.fetch(DURABILITY)}
+    wrong = [
+        f"{name} is {values.get(name)!r}, and must be {' or '.join(good)}"
+        for name, good in (
+            ("synchronous_commit", ("on", "remote_apply")),
+            ("fsync", ("on",)),
+            ("full_page_writes", ("on",)),
+        )
+        if values.get(name) not in good
+    ]
+    if wrong:
+        raise UnsafeServerError(f"PostgreSQL may lose what it confirms: {'; '.join(wrong)}.")
+
+
+async def _prepare(connection: Any) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(
+            name, schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode, format="text"
+        )
+
+
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+async def _leave_clean(connection: Any) -> None:
+    """Nothing of a session outlives a transaction here (no SET ROLE, no temporary table, no session setting), so only a transaction that
+    was left open needs an end; this spares asyncpg's own reset a round trip per lease."""
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
+
+
+async def _rolled_back(connection: Any) -> None:
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
+
+
+async def _shielded(work: Awaitable[None]) -> None:
+    """Finish `work` although the task is being cancelled: a lease that is not given back is lost to the pool."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(*OUTAGES):
+            await task
+        raise

@@ -1,0 +1,313 @@
+"""Logs, metrics and trace context. Logs are JSON lines with allow-listed fields only, so nothing personal can slip in by being passed along."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Iterator, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+import asyncpg
+import msgspec
+import structlog
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from shared.errors import DomainError, NotYetError
+
+_FIELDS: set[str] = set(
+    [
+        "event",
+        "level",
+        "timestamp",
+        "logger",
+        "service",
+        "tenant_id",
+        "complaint_id",
+        "case_id",
+        "message_id",
+        "credential_id",
+        "dead_letter_id",
+        "consumer",
+        "stream",
+        "subject",
+        "loop",
+        "worker",
+        "rule",
+        "clause",
+        "kind",
+        "state",
+        "status",
+        "method",
+        "route",
+        "seconds",
+        "count",
+        "batch",
+        "attempts",
+        "failures",
+        "begun",
+        "seq",
+        "version",
+        "revision",
+        "reason",
+        "error",
+        "error_class",
+        "where",
+        "sqlstate",
+        "constraint",
+        "trace_id",
+        "number",
+        "due_at",
+        "wake_at",
+        "at",
+        "port",
+        "host",
+        "role",
+        "origin",
+        "name",
+        "added",
+        "removed",
+        "published",
+        "resent",
+        "holes",
+        "last_seq",
+        "slug",
+        "channel",
+        "provider",
+        "source",
+        "delivery_id",
+        "webhook_id",
+        "operation_id",
+        "step",
+        "size",
+        "limit",
+        "lag_seconds",
+        "signal",
+        "pid",
+        "policy_version",
+        "effect",
+        "addressed",
+        "row",
+        "rows",
+        "line",
+    ]
+)
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_context: ContextVar[str | None] = ContextVar("traceparent", default=None)
+
+log = structlog.get_logger()
+
+
+def configure(service: str | None = None, level: str = "info") -> None:
+    """Set up JSON logs on stderr for this process. In an all-in-one process each service binds its own name."""
+    threshold = {"debug": 10, "info": 20, "warning": 30, "error": 40}[level]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _only_allowed,
+            structlog.processors.JSONRenderer(serializer=lambda value, **_: msgspec.json.encode(value).decode()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # What libraries log quotes what they were given, so only their names and levels are let through.
+    root = logging.getLogger()
+    root.handlers = [_Quiet()]
+    root.setLevel(logging.WARNING)
+    if service is not None:
+        structlog.contextvars.bind_contextvars(service=service)
+
+
+def allow(*fields: str) -> None:
+    """Let further fields into the log; only for values that can never be personal data or free text."""
+    _FIELDS.update(fields)
+
+
+def _only_allowed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in event.items():
+        if name in _FIELDS:
+            kept[name] = value if value is None or isinstance(value, bool | int | float) else str(value)[:500]
+        else:
+            kept.setdefault("dropped", []).append(name)
+    return kept
+
+
+class _Quiet(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        structlog.get_logger().warning(
+            "library_warned",
+            logger=record.name,
+            level=record.levelname.lower(),
+            **(describe(error) if error is not None else {}),
+        )
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return what may be said of an error in a log, a dead letter or an answer: class, place and codes.
+
+    Texts of PostgreSQL, msgspec and the standard library quote the value they are about, so they stay out; those of our own refusals are
+    written without personal data and stay in.
+    """
+    said: dict[str, Any] = {"error_class": type(error).__name__}
+    if isinstance(error, asyncpg.PostgresError):
+        said["sqlstate"] = error.sqlstate
+        if error.constraint_name:
+            said["constraint"] = error.constraint_name
+        said["error"] = " ".join(filter(None, ("SQLSTATE", error.sqlstate, error.constraint_name)))
+    elif isinstance(error, DomainError | NotYetError) or type(error).__module__.startswith(("shared.", "services.")):
+        said["error"] = str(error)[:500]
+    elif isinstance(error, msgspec.ValidationError):
+        said["error"] = without_values(str(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames:
+        ours = [each for each in frames if "site-packages" not in each.filename] or list(frames)
+        said["where"] = " < ".join(f"{_module(each.filename)}:{each.lineno}" for each in reversed(ours[-4:]))
+    return said
+
+
+def error_text(error: BaseException) -> str:
+    """Return one line for a dead letter: what `describe` says."""
+    said = describe(error)
+    return " ".join(str(said[key]) for key in ("error", "where") if key in said) or said["error_class"]
+
+
+def without_values(text: str) -> str:
+    """Return msgspec's message without the value it quotes: "Invalid enum value 'x' - at `$.kind`" loses the 'x'."""
+    return re.sub(r"'[^']*'", "'…'", text)[:300]
+
+
+def _module(filename: str) -> str:
+    return "/".join(filename.rsplit(os.sep, 3)[-3:])
+
+
+# -- trace context ---------------------------------------------------------------------------------------------------
+
+
+def traceparent() -> str | None:
+    """Return the current trace context in the form of W3C Trace Context, or None outside any."""
+    return _context.get()
+
+
+@contextlib.contextmanager
+def continued_trace(value: str | None) -> Iterator[str]:
+    """Continue the trace `value`, or begin one, for the block: the trace id stays, the span id is new."""
+    match = _TRACEPARENT.fullmatch(value) if value else None
+    trace_id = match[1] if match and match[1] != "0" * 32 else os.urandom(16).hex()
+    current = f"00-{trace_id}-{os.urandom(8).hex()}-{match[3] if match else '01'}"
+    token = _context.set(current)
+    try:
+        yield current
+    finally:
+        _context.reset(token)
+
+
+def trace_id() -> str | None:
+    current = _context.get()
+    return current[3:35] if current else None
+
+
+# -- metrics ---------------------------------------------------------------------------------------------------------
+
+
+class Metrics:
+    """One registry per service, so that several can live in one process. Services add their own with `counter`, `gauge`, `histogram`."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.registry = CollectorRegistry()
+        self.http_requests = self.counter("http_requests", "Requests answered.", "method", "route", "status")
+        self.http_seconds = self.histogram("http_seconds", "Time to the answer.", "route")
+        self.messages = self.counter("messages", "Messages by outcome.", "consumer", "outcome")
+        self.message_seconds = self.histogram(
+            "message_batch_seconds", "Time of one transaction of messages.", "consumer"
+        )
+        self.consumer_backlog = self.gauge(
+            "consumer_backlog", "Messages not yet delivered to the consumer.", "consumer"
+        )
+        self.dead_letters = self.counter("dead_letters", "Messages given up.", "consumer", "reason")
+        self.outbox_waiting = self.gauge("outbox_waiting", "Messages in the outbox that are not published.")
+        self.outbox_oldest_seconds = self.gauge("outbox_oldest_seconds", "Age of the oldest of them.")
+        self.outbox_published = self.counter("outbox_published", "Messages published.", "way")
+        self.outbox_repaired = self.counter(
+            "outbox_repaired", "Messages published again because the stream had lost them."
+        )
+        self.loop_rounds = self.counter("loop_rounds", "Rounds of background loops.", "loop", "outcome")
+        self.housekeeping_rows = self.counter("housekeeping_rows", "Rows removed by age.", "table")
+        self.nats_connected = self.gauge("nats_connected", "1 while connected to NATS.")
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"recourse_{name}", text, ("service", *labels), registry=self.registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"recourse_{name}", text, ("service", *labels), registry=self.registry)
+
+    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"recourse_{name}", text, ("service", *labels), registry=self.registry)
+
+    def render(self) -> bytes:
+        """Return the Prometheus text format."""
+        return generate_latest(self.registry)
+
+
+# -- one middleware for log, metrics and trace --------------------------------------------------------------------------
+
+
+class Watch:
+    """ASGI middleware: continues the caller's trace, counts, measures, and writes one line per request; no bodies, headers or query."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = structlog.get_logger()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
+        began = time.perf_counter()
+        status = 500
+        with continued_trace(incoming) as trace:
+
+            async def told(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    message["headers"] = [*message.get("headers", []), (b"traceresponse", trace.encode())]
+                await send(message)
+
+            try:
+                await self._app(scope, receive, told)
+            finally:
+                self._tell(scope, status, time.perf_counter() - began)
+
+    def _tell(self, scope: Any, status: int, seconds: float) -> None:
+        handler = scope.get("route_handler")
+        route = scope.get("path_template") or ("unknown" if handler is None else next(iter(sorted(handler.paths)), "/"))
+        service = self._metrics.service
+        self._metrics.http_requests.labels(service, scope["method"], route, str(status)).inc()
+        self._metrics.http_seconds.labels(service, route).observe(seconds)
+        if route in ("/livez", "/readyz", "/metrics"):
+            return
+        caller = scope.get("state", {}).get("caller")
+        self._log.info(
+            "request_answered",
+            service=service,
+            method=scope["method"],
+            route=route,
+            status=status,
+            seconds=round(seconds, 6),
+            trace_id=trace_id(),
+            tenant_id=caller.tenant_id if caller is not None else None,
+        )
