@@ -80,7 +80,7 @@ Counter = Callable[[SubjectRule, str, int, datetime], CountStamp | None]
 _NONE = Handlers()
 
 
-class Loop(Exception):
+class LoopError(Exception):
     """Rules set each other off without end."""
 
 
@@ -307,7 +307,7 @@ class Case:
         while self.queue:
             count += 1
             if count > MOST_DERIVED:
-                raise Loop("the rules set each other off without end")
+                raise LoopError("the rules set each other off without end")
             key, context = self.queue.popleft()
             self._enter(context)
             self._handle((key,), context)
@@ -518,7 +518,7 @@ class Case:
             for condition, subject in handlers.subjects:
                 if (condition is None or self.holds(condition, subject)) and self.holds(subject.when, subject):
                     self._count(subject, context)
-        if context.entry is not None and context.entry.kind.startswith("penalty_"):
+        if context.entry is not None and keys[0] == context.entry.kind and keys[0].startswith("penalty_"):
             self._decide(context.entry, context)
         for handlers in found:
             for condition, penalty in handlers.penalties:
@@ -1390,4 +1390,4 @@ def refusal(
     return replay(policies, timeline, calendars, policy_version=policy_version, case_kind=case_kind).refusal(entry)
 
 
-__all__ = ["Case", "Loop", "clauses_of", "fold", "refusal", "replay"]
+__all__ = ["Case", "LoopError", "clauses_of", "fold", "refusal", "replay"]

@@ -60,13 +60,14 @@ class Figure(Struct, frozen=True, kw_only=True):
 class FactScope:
     """What an expression of a report row may read: the attributes of one fact row; over entries also of the entry.
 
-    These are `data`, `trigger`, `by` and `entry_at`; `fact` is the row itself.
+    These are `data`, `trigger`, `by` and `entry_at`; `settings` are the tenant's choices.
     """
 
-    __slots__ = ("by", "data", "entry_at", "fact", "trigger")
+    __slots__ = ("by", "data", "entry_at", "fact", "settings", "trigger")
 
-    def __init__(self, row: FactRow, entry: FactEntry | None = None) -> None:
+    def __init__(self, row: FactRow, entry: FactEntry | None = None, settings: Mapping[str, Any] | None = None) -> None:
         self.fact = row
+        self.settings: Mapping[str, Any] = settings or {}
         self.data: dict[str, Any] = entry.data if entry else {}
         self.trigger = entry.trigger if entry else None
         self.by = entry.by if entry else None
@@ -79,14 +80,19 @@ class FactScope:
 
 
 def report_rows(
-    rules: Sequence[ReportRule], facts: Iterable[FactRow], zone: tzinfo, until: datetime, *, exponent: int = 2
+    rules: Sequence[ReportRule],
+    facts: Iterable[FactRow],
+    zone: tzinfo,
+    until: datetime,
+    *,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[Figure]:
     """Return the figures of every rule for each period in which there is something to count, and for that of `until`.
 
     A period with complaints of which the condition leaves none has the figure 0; a share or a mean of nothing is no
     figure. What lies after `until` is left out.
     """
-    tallies = [Tally(rule, zone, until, exponent=exponent) for rule in rules]
+    tallies = [Tally(rule, zone, until, settings=settings) for rule in rules]
     for row in facts:
         for tally in tallies:
             tally.add(row)
@@ -97,10 +103,22 @@ class Tally:
     """One report row being counted. Rows may come in any order and in as many portions as there are."""
 
     def __init__(
-        self, rule: ReportRule, zone: tzinfo, until: datetime, *, only: Period | None = None, exponent: int = 2
+        self,
+        rule: ReportRule,
+        zone: tzinfo,
+        until: datetime,
+        *,
+        only: Period | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Args: only: count for this period alone, whatever length the rule has."""
-        self._rule, self._zone, self._until, self._only, self._exponent = rule, zone, until, only, exponent
+        """Begin to count.
+
+        Args:
+            until: what lies after it is left out.
+            only: count for this period alone, whatever length the rule has.
+            settings: the tenant's choices, for the rule's expressions.
+        """
+        self._rule, self._zone, self._until, self._only, self._settings = rule, zone, until, only, settings
         self._first_month = int(getattr(rule, "first_month", 1))
         self._cells: dict[tuple[Period, str | None, str | None, str | None], _Cell] = {}
         if rule.subject is None:
@@ -116,10 +134,11 @@ class Tally:
                 return
         if not row.count or row.case_kind != "complaint":
             return
-        self._count(row, FactScope(row), _instant(row, self._rule.period_of), numerator_only=bool(self._rule.entries))
+        scope = FactScope(row, settings=self._settings)
+        self._count(row, scope, _instant(row, self._rule.period_of), numerator_only=bool(self._rule.entries))
 
     def _add_entry(self, row: FactRow, entry: FactEntry) -> None:
-        scope = FactScope(row, entry)
+        scope = FactScope(row, entry, self._settings)
         for trigger, condition in zip(self._rule.entries, self._rule.entries_when, strict=True):
             if entry.happens(trigger) and (condition is None or self._holds(condition, scope, entry.at)):
                 break
@@ -248,15 +267,15 @@ class Tally:
             case "percent":
                 return _fixed(self._exact(cell), 2) if cell.divisor else None
             case "mean":
-                return self._shown(self._exact(cell), 2) if cell.divisor else None
+                return self._shown(cell, 2) if cell.divisor else None
             case "per":
                 return _trimmed(self._exact(cell), 4) if self._per(cell) else None
-        return self._shown(cell.total, 4)
+        return self._shown(cell, 4)
 
-    def _shown(self, value: Decimal, places: int) -> str:
-        if str(getattr(self._rule.of, "type", "")) == "money":
-            return _fixed(value.scaleb(-self._exponent), self._exponent)
-        return _trimmed(value, places)
+    def _shown(self, cell: _Cell, places: int) -> str:
+        """Return the figure: with the decimals in which amounts of money were given, other numbers without idle zeros."""
+        value = self._exact(cell)
+        return _fixed(value, cell.decimals) if cell.decimals else _trimmed(value, places)
 
 
 class _Measure(Struct, frozen=True):
@@ -264,6 +283,7 @@ class _Measure(Struct, frozen=True):
     total: Decimal
     done: Decimal
     divisor: Decimal
+    decimals: int = 0
 
 
 def _measure(rule: ReportRule, scope: FactScope, weight: int, numerator_only: bool) -> _Measure:
@@ -281,17 +301,19 @@ def _measure(rule: ReportRule, scope: FactScope, weight: int, numerator_only: bo
         counts_divisor = callable(rule.of) and not numerator_only
         divisor = sum(numbers(rule.of(scope)), Decimal()) * weight if counts_divisor else Decimal()
         return _Measure(weight, one, Decimal(), divisor)
-    values = numbers(value_of(rule.of, scope)) if rule.of is not None else [Decimal(1)]
-    return _Measure(weight, sum(values, Decimal()) * weight, Decimal(), Decimal(len(values) * weight))
+    value = 1 if rule.of is None else value_of(rule.of, scope)
+    values = numbers(value)
+    divisor = Decimal(len(values) * weight)
+    return _Measure(weight, sum(values, Decimal()) * weight, Decimal(), divisor, _decimals(value))
 
 
 class _Cell:
     """The running sums of one figure. Sums of exact numbers: the order in which they come does not show."""
 
-    __slots__ = ("cases", "divisor", "done", "failed", "total")
+    __slots__ = ("cases", "decimals", "divisor", "done", "failed", "total")
 
     def __init__(self) -> None:
-        self.cases = self.failed = 0
+        self.cases = self.decimals = self.failed = 0
         self.total = self.done = self.divisor = Decimal()
 
     def take(self, measured: _Measure) -> None:
@@ -299,6 +321,7 @@ class _Cell:
         self.total += measured.total
         self.done += measured.done
         self.divisor += measured.divisor
+        self.decimals = max(self.decimals, measured.decimals)
 
     def add_divisor(self, of: Any, scope: FactScope) -> None:
         try:
@@ -323,6 +346,13 @@ def numbers(value: Any) -> list[Decimal]:
     if isinstance(value, bool | int | Decimal):
         return [Decimal(value)]
     raise EvaluationError("this cannot be added up")
+
+
+def _decimals(value: Any) -> int:
+    """Return how many decimals amounts of money have, which expressions give as text ("480.00"); 0 for other numbers."""
+    if isinstance(value, list | tuple):
+        return max(map(_decimals, value), default=0)
+    return len(value.partition(".")[2]) if isinstance(value, str) else 0
 
 
 _ATTRIBUTES: Final = frozenset(

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from shared.engine.case import LoopError
 from shared.policy.documents import DocumentError
 from shared.policy.problems import PolicyError
 from shared.policy.simulating import Difference, Outcome, Scenario, compare, compile_for, load_scenario, simulate
@@ -48,7 +49,7 @@ def check(folder: Path) -> Iterator[Result]:
 def check_one(path: Path, document: Any = None) -> Result:
     try:
         scenario, outcome = run(path, document)
-    except (DocumentError, msgspec.ValidationError, PolicyError, KeyError, ValueError) as error:
+    except (DocumentError, msgspec.ValidationError, PolicyError, KeyError, ValueError, LoopError) as error:
         return Result(id=path.stem, regime="", title="", passed=False, error=f"{type(error).__name__}: {error}")
     differences = compare(scenario, outcome)
     return Result(

@@ -884,7 +884,7 @@ class Compiler:
                 self.expr(subject.when, f"{path}/when"),
                 subject=self.vals(subject.subject, f"{path}/subject"),
                 add=self.val(subject.add, f"{path}/add"),
-                window=subject.window,
+                window=f"opened:{subject.window}" if subject.opened_by_first else subject.window.removesuffix("_rolling"),
                 more_than=None if threshold is None else threshold.more_than,
                 at_least=None if threshold is None else threshold.at_least,
                 fire="every_time" if threshold is None else threshold.fire,
@@ -897,7 +897,7 @@ class Compiler:
             if not WINDOW.fullmatch(subject.window):
                 self.problem(
                     f"{path}/window",
-                    f"{subject.window} is no window: ever, calendar_month, quarter, half, year, 12mo, 30d, opened:3mo",
+                    f"{subject.window} is no window: ever, calendar_month, quarter, half, year, 12mo, 30d",
                     code="window",
                 )
             if threshold is not None and (threshold.more_than is None) == (threshold.at_least is None):
@@ -1098,7 +1098,7 @@ class _Settings:
 COMMON_NAMES = frozenset(
     {"complainant", "respondent", "respondent_supervisor", "handler", "handler_head", "regulator", "public", "system"}
 )
-WINDOW = re.compile(r"ever|(?:calendar_)?(?:day|week|month|quarter|half|year)|(?:opened:)?\d+(?:d|w|mo|y|wd)")
+WINDOW = re.compile(r"ever|(?:calendar_)?(?:day|week|month|quarter|half|year)|\d+(?:d|w|mo|y|wd)(?:_rolling)?")
 
 
 def compiled_states() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ Conventions that hold everywhere:
   `approved:decision`), or something the engine found out (`breach:ID`, `fired:ID`, `met:ID`, `started:ID` of a clock, `count:ID` of a subject
   rule, `penalty:ID`, `state:NAME`, `class:kind|category|severity|priority|respondent`, `decision:accepted`, `decision:declined`, `action:ID`). A trigger may carry a condition:
   `{on: replied, when: 'data.final'}`.
-* Before decoding, `{setting: ID}` is replaced by the tenant's value of that setting, `{setting: ID, cases: {value: …}}` by the case that
+* Before decoding, `{setting: ID}` is replaced by the tenant's value of that setting (`{setting: ID, key: K}` by one part of a mapping), `{setting: ID, cases: {value: …}}` by the case that
   the value picks, and a rule with `if: EXPRESSION over settings` is dropped where the expression is false.
 * `clause` names the clause (or clauses) of the written regime that a rule carries out.
 """
@@ -382,12 +382,9 @@ class Subject(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     on: Triggers  # what counts; penalty:ID counts imposed penalties
     when: Expression | None = None
     add: Value = 1  # a number, or "=expression"
-    window: str = (
-        "ever"  # ever | calendar_month | quarter | half | year | 12mo, 30d (rolling) | opened:3mo (opened by the first)
-    )
-    history: Expression | None = (
-        None  # which earlier complaints count, over the names of a fact row; default: the same `when`
-    )
+    window: str = "ever"  # ever | calendar_month | quarter | half | year | 12mo, 30d (rolling)
+    opened_by_first: bool = False  # the first item opens the window, which then lasts for `window`
+    history: Expression | None = None  # which earlier complaints count; default: the same `when`
     threshold: Threshold | None = None
     data: dict[str, Value] = {}
     once_per_case: bool = False

@@ -98,7 +98,7 @@ def substitute(
     def walk(value: Any, path: str, out: str, keep: Callable[[Any, str], bool]) -> Any:
         origins[out] = path
         if isinstance(value, Mapping):
-            if "setting" in value and set(value) <= {"setting", "cases", "default"}:
+            if "setting" in value and set(value) <= {"setting", "key", "cases", "default"}:
                 return walk(_picked(value, values, path, problems), path, out, keep)
             found = {}
             for key, inner in value.items():
@@ -136,6 +136,8 @@ def _picked(reference: Mapping[str, Any], values: Mapping[str, Any], path: str, 
         )
         return None
     value = values.get(name)
+    if "key" in reference:
+        value = value.get(reference["key"]) if isinstance(value, Mapping) else None
     cases = reference.get("cases")
     if cases is None:
         return reference.get("default") if value is None else value

@@ -327,7 +327,7 @@ def _report(
     kind = "complaint" if scenario.complaint is not None else "duty"
     rows.append(fact(timeline, standing, case_kind=kind, derived={name: value for name, _, value in facts}))
     calendar = calendars.at(None, scenario.until, scenario.until)
-    return report_rows(policy.reports, rows, calendar.zone, scenario.until, exponent=policy.exponent)
+    return report_rows(policy.reports, rows, calendar.zone, scenario.until, settings=policy.settings)
 
 
 def _fact_of(item: dict[str, Any], policy: CompiledPolicy) -> FactRow:

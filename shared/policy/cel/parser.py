@@ -181,10 +181,11 @@ class _Parser:
                 self.advance()
                 key = self.expression()
                 self.expect("]", "after the index")
-                if isinstance(key, Literal) and isinstance(key.value, str):
-                    node = Select(key.at, node, key.value)
-                else:
-                    node = Index(at, node, key)
+                match key:
+                    case Literal(value=str(field_name)):
+                        node = Select(key.at, node, field_name)
+                    case _:
+                        node = Index(at, node, key)
             else:
                 return node
 
