@@ -179,14 +179,14 @@ def routes(service: str, database: Database) -> Sequence[HTTPRouteHandler]:
 
     @get(base, guards=[requires("operator")], operation_id=f"list_{service}_dead_letters")
     async def list_dead_letters(
-        state: Annotated[Literal["dead", "retry", "done", "discarded", "any"], QueryParameter(name="state")] = "dead",
+        in_state: Annotated[Literal["dead", "retry", "done", "discarded", "any"], QueryParameter(name="state")] = "dead",
         tenant_id: Annotated[UUID | None, QueryParameter(name="tenant_id")] = None,
         cursor: Annotated[UUID | None, QueryParameter(name="cursor")] = None,
         limit: Annotated[int, QueryParameter(name="limit", ge=1, le=500)] = 100,
     ) -> DeadLetterPage:
         """Messages that were given up, newest first."""
         async with database.worker_tx(LIVE) as tx:
-            items = await list_letters(tx, state, tenant_id, cursor, limit)
+            items = await list_letters(tx, in_state, tenant_id, cursor, limit)
         return DeadLetterPage(items=items, next_cursor=items[-1].dead_letter_id if len(items) == limit else None)
 
     @get(base + "/{dead_letter_id:uuid}", guards=[requires("operator")], operation_id=f"show_{service}_dead_letter")

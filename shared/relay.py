@@ -61,7 +61,7 @@ SELECT stream_created
 REMEMBER_STREAM = """
 INSERT INTO relay_state (stream_created)
 VALUES ($1)
-    ON CONFLICT (only) DO UPDATE SET stream_created = excluded.stream_created, repaired_at = clock_timestamp()"""
+    ON CONFLICT (one) DO UPDATE SET stream_created = excluded.stream_created, repaired_at = clock_timestamp()"""
 
 HIGHEST = """
 SELECT message_id, stream_seq

@@ -62,10 +62,10 @@ SELECT apply_tenant_policy('outbox', true, 'SELECT, INSERT');
 
 -- What the relay knows of the stream: when it was created. One row.
 CREATE TABLE relay_state (
-    only boolean PRIMARY KEY DEFAULT true,
+    one boolean PRIMARY KEY DEFAULT true,
     stream_created text NOT NULL,
     repaired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT relay_state_one_row CHECK (only)
+    CONSTRAINT relay_state_one_row CHECK (one)
 );
 
 -- Which messages each consumer has applied.
