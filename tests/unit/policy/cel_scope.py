@@ -58,7 +58,9 @@ ENVIRONMENT = Environment(
             {"step": STEP, "count": INT, "tags": ListType(STRING), "anything": DYN, "done_on": DATE, "took": DURATION},
             "data",
         ),
-        "fields": RecordType({"loss_cny": MONEY, "paid_cny": MONEY, "parts": ListType(MONEY), "note": STRING}, "fields"),
+        "fields": RecordType(
+            {"loss_cny": MONEY, "paid_cny": MONEY, "parts": ListType(MONEY), "note": STRING}, "fields"
+        ),
         "items": ListType(RecordType({"name": STRING, "price": MONEY, "tags": ListType(STRING)}, "item")),
         "seen": MapType(INT, is_total=True),
         "labels": MapType(STRING),
