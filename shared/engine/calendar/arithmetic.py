@@ -608,14 +608,20 @@ class Calendar:
         return self._build(table.first_year - 1, table.last_year)
 
     def _build_year(self, year: int) -> _Year:
-        first = date(year, 1, 1)
         built = _Year([], [], [], [])
-        for ordinal in range(first.toordinal(), date(year + 1, 1, 1).toordinal()):
+        first, after = date(year, 1, 1).toordinal(), date(year + 1, 1, 1).toordinal()
+        offset = self._offset_at(first)
+        for ordinal in range(first, after):
             day = date.fromordinal(ordinal)
             hours = self.day(day).hours
+            begins, offset = offset, self._offset_at(ordinal + 1)
             close: datetime | None = None
             for opens, closes in hours:
-                start, end = self._at_minute(day, opens), self._at_minute(day, closes)
+                if begins == offset:  # the clock does not change on this date
+                    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) - offset
+                    start, end = midnight + _MINUTE * opens, midnight + _MINUTE * closes
+                else:
+                    start, end = self._at_minute(day, opens), self._at_minute(day, closes)
                 if start < end:  # a zone may skip the hours, or the whole date
                     built.starts.append(start)
                     built.ends.append(end)
@@ -624,6 +630,10 @@ class Calendar:
             if close is not None:
                 built.closes.append(close)
         return built
+
+    def _offset_at(self, ordinal: int) -> timedelta:
+        """Return the zone's offset at the midnight that begins a date; before a change that falls on it."""
+        return datetime.fromordinal(ordinal).replace(tzinfo=self.zone).utcoffset() or _ZERO
 
     def _at_minute(self, day: date, minute: int) -> datetime:
         if minute == MINUTES_A_DAY:
