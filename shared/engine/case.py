@@ -230,6 +230,10 @@ class Case:
             self._change_policy(entry)
         elif entry.kind == "calendar_changed":
             self._change_calendar(entry)
+        if self.case_kind == "duty" and entry.kind == "received":  # the first line of a year of duties: nobody complained
+            self.begin_duties(entry.at, datetime.fromisoformat(str(entry.data["until"])))
+            self.current = None
+            return
         self._look_at(entry)
         self._note(entry)
         context = Context(entry.at, entry.data, str(entry.seq), entry=entry)
@@ -708,6 +712,7 @@ class Case:
         if run.due_at is None or paused_at is None:
             return
         due, run.paused = run.after_pause(paused_at, at, run.pause_rule.count)
+        run.pauses.append((paused_at, at))
         if due == run.due_at:
             self._arm(run)  # what was on the agenda may have come and gone while it rested
             return
