@@ -13,11 +13,11 @@ _CONVERSION: Final = {"money": 3, "instant": 3, "duration": 3, "date": 3}
 
 def worst_case(node: Expression, limits: Limits) -> int:
     """Return the steps (of about 50 ns) of an evaluation in which every list is as long as the limits allow."""
-    below = sum(worst_case(child, limits) for child in children(node))
+    if node.__class__ is Literal:
+        return 0
+    below = sum([worst_case(child, limits) for child in children(node)])
     own = 1 + _CONVERSION.get(node.type.kind, 0)
     match node:
-        case Literal():
-            return 0
         case Macro(target=target, body=body):
             return worst_case(target, limits) + limits.list_items * (worst_case(body, limits) + 2)
         case Call(overload=Function(cost=cost)):

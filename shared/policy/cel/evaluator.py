@@ -112,44 +112,49 @@ class Evaluator:
         self.steps -= 1
         if self.steps < 0:
             raise TooLongError(f"more than {self.environment.limits.steps} steps after an error")
-        match node:
-            case Literal(value=value):
-                return value
-            case Name() | Select() | Index():
-                value = self.raw(node, scope, variables)
-                convert = access_converter(self.environment, node)
-                return value if convert is None else convert(value, path_of(node) or "the value")
-            case Compare():
-                return self.compare(node, scope, variables)
-            case And(terms=terms):
-                return self.junction(terms, scope, variables, decisive=False)
-            case Or(terms=terms):
-                return self.junction(terms, scope, variables, decisive=True)
-            case Not(operand=operand):
-                return not self.condition(operand, scope, variables)
-            case Has(operand=operand):
-                return self.raw(operand, scope, variables) is not None
-            case Arithmetic(op=op, left=left, right=right):
-                key = (op, left.type.kind, right.type.kind)
-                operator = OPERATORS.get(key)
-                call = operator.call if operator is not None else self.environment.joined[key]
-                return attempt(call, self.need(left, scope, variables), self.need(right, scope, variables))
-            case Negate(operand=operand):
-                value = -self.need(operand, scope, variables)
-                return in_range(value) if isinstance(value, int) else value
-            case Choose(condition=condition, yes=yes, no=no):
-                return self.evaluate(yes if self.condition(condition, scope, variables) else no, scope, variables)
-            case ListOf(items=items):
-                return [self.evaluate(item, scope, variables) for item in items]
-            case Macro():
-                return self.macro(node, scope, variables)
-            case Call():
-                return self.call(node, scope, variables)
-            case Convert(operand=operand, type=wanted):
-                convert = self.environment.converter_of(wanted)
-                value = self.raw(operand, scope, variables)
-                return value if convert is None else convert(value, path_of(operand) or "the value")
-        raise AssertionError(node)
+        return _EVALUATIONS[node.__class__](self, node, scope, variables)
+
+    def literal(self, node: Literal, scope: Any, variables: Locals) -> Any:
+        return node.value
+
+    def access(self, node: Name | Select | Index, scope: Any, variables: Locals) -> Any:
+        value = self.raw(node, scope, variables)
+        convert = access_converter(self.environment, node)
+        return value if convert is None else convert(value, path_of(node) or "the value")
+
+    def convert(self, node: Convert, scope: Any, variables: Locals) -> Any:
+        convert = self.environment.converter_of(node.type)
+        value = self.raw(node.operand, scope, variables)
+        return value if convert is None else convert(value, path_of(node) or "the value")
+
+    def conjunction(self, node: And, scope: Any, variables: Locals) -> bool:
+        return settle((partial(self.condition, term, scope, variables) for term in node.terms), False)
+
+    def disjunction(self, node: Or, scope: Any, variables: Locals) -> bool:
+        return settle((partial(self.condition, term, scope, variables) for term in node.terms), True)
+
+    def negation(self, node: Not, scope: Any, variables: Locals) -> bool:
+        return not self.condition(node.operand, scope, variables)
+
+    def presence(self, node: Has, scope: Any, variables: Locals) -> bool:
+        return self.raw(node.operand, scope, variables) is not None
+
+    def arithmetic(self, node: Arithmetic, scope: Any, variables: Locals) -> Any:
+        key = (node.op, node.left.type.kind, node.right.type.kind)
+        operator = OPERATORS.get(key)
+        call = operator.call if operator is not None else self.environment.joined[key]
+        return attempt(call, self.need(node.left, scope, variables), self.need(node.right, scope, variables))
+
+    def opposite(self, node: Negate, scope: Any, variables: Locals) -> Any:
+        value = -self.need(node.operand, scope, variables)
+        return in_range(value) if isinstance(value, int) else value
+
+    def choice(self, node: Choose, scope: Any, variables: Locals) -> Any:
+        chosen = node.yes if self.condition(node.condition, scope, variables) else node.no
+        return self.evaluate(chosen, scope, variables)
+
+    def list_of(self, node: ListOf, scope: Any, variables: Locals) -> list[Any]:
+        return [self.evaluate(item, scope, variables) for item in node.items]
 
     def need(self, node: Expression, scope: Any, variables: Locals) -> Any:
         """Return the value of a node that must not be null."""
@@ -183,10 +188,6 @@ class Evaluator:
                 found = self.need(key, scope, variables)
                 return None if owner is None else item_or_value(owner, found)
         return self.evaluate(node, scope, variables)
-
-    def junction(self, terms: tuple[Expression, ...], scope: Any, variables: Locals, *, decisive: bool) -> bool:
-        """Return && (decisive False) or || (decisive True): one decisive term settles it, errors or not."""
-        return settle((partial(self.condition, term, scope, variables) for term in terms), decisive)
 
     def compare(self, node: Compare, scope: Any, variables: Locals) -> bool:
         op, left, right = node.op, node.left, node.right
@@ -240,6 +241,26 @@ class Evaluator:
         if overload.takes_scope:
             values.insert(0, scope)
         return attempt(overload.call, *values)
+
+
+_EVALUATIONS: Final[Mapping[type, Callable[[Evaluator, Any, Any, Locals], Any]]] = {
+    Literal: Evaluator.literal,
+    Name: Evaluator.access,
+    Select: Evaluator.access,
+    Index: Evaluator.access,
+    Convert: Evaluator.convert,
+    ListOf: Evaluator.list_of,
+    Not: Evaluator.negation,
+    Negate: Evaluator.opposite,
+    And: Evaluator.conjunction,
+    Or: Evaluator.disjunction,
+    Compare: Evaluator.compare,
+    Arithmetic: Evaluator.arithmetic,
+    Choose: Evaluator.choice,
+    Has: Evaluator.presence,
+    Macro: Evaluator.macro,
+    Call: Evaluator.call,
+}
 
 
 def settle(tests: Iterable[Callable[[], bool]], decisive: bool) -> bool:

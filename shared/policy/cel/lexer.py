@@ -78,7 +78,9 @@ def tokens(source: str) -> list[Token]:
             at += 1
             continue
         kind, text = match.lastgroup, match.group()
-        if kind == "op":
+        if kind == "space":
+            pass
+        elif kind == "op":
             found.append(Token(text, text, at))
         elif kind == "word":
             found.append(Token("word", text, at))

@@ -3,8 +3,8 @@
 `at` is the offset in the source that a message about the node should point to.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -152,24 +152,31 @@ Expression = (
 )
 
 
-def children(node: Expression) -> "tuple[Expression, ...]":
+# The fields of each node that hold parts of it; a field named "*x" holds several.
+_PARTS: Final[Mapping[type, tuple[str, ...]]] = {
+    Select: ("operand",),
+    Index: ("operand", "key"),
+    ListOf: ("*items",),
+    Not: ("operand",),
+    Negate: ("operand",),
+    And: ("*terms",),
+    Or: ("*terms",),
+    Compare: ("left", "right"),
+    Arithmetic: ("left", "right"),
+    Choose: ("condition", "yes", "no"),
+    Has: ("operand",),
+    Macro: ("target", "body"),
+    Call: ("*arguments",),
+    Convert: ("operand",),
+}
+
+
+def children(node: Expression) -> tuple[Expression, ...]:
     """Return the parts of a node in the order of the text."""
-    match node:
-        case Select(operand=operand) | Not(operand=operand) | Negate(operand=operand) | Has(operand=operand):
-            return (operand,)
-        case Convert(operand=operand):
-            return (operand,)
-        case Index(operand=operand, key=key):
-            return (operand, key)
-        case ListOf(items=parts) | And(terms=parts) | Or(terms=parts) | Call(arguments=parts):
-            return parts
-        case Compare(left=left, right=right) | Arithmetic(left=left, right=right):
-            return (left, right)
-        case Choose(condition=condition, yes=yes, no=no):
-            return (condition, yes, no)
-        case Macro(target=target, body=body):
-            return (target, body)
-    return ()
+    parts = _PARTS.get(node.__class__, ())
+    if parts and parts[0].startswith("*"):
+        return getattr(node, parts[0][1:])  # type: ignore[no-any-return]
+    return tuple([getattr(node, part) for part in parts])
 
 
 def walk(node: Expression) -> Iterator[Expression]:

@@ -171,7 +171,10 @@ def converters(currency: str, limits: Limits) -> Callable[[Type], Converter | No
         if value is None:
             return None
         if isinstance(value, str):
-            return _parsed(lambda text: parse_money(text, currency), value, path)
+            try:
+                return parse_money(value, currency)
+            except ValueError as error:
+                raise EvaluationError(f"{path} is {error}") from None
         if isinstance(value, Money) and value.currency == currency:
             return value.minor
         raise EvaluationError(f"{path} is not an amount of {currency}: a text is expected, not a number")
