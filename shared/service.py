@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from litestar import Litestar, Request, Response, Router, get
 from litestar.datastructures import State
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -335,7 +335,7 @@ class Service:
     def _runtime(self) -> Runtime[Any]:
         return self.runtime
 
-    async def _tx(self, caller: Caller) -> AsyncIterator[Tx]:
+    async def _tx(self, caller: NamedDependency[Caller]) -> AsyncIterator[Tx]:
         """One transaction of the caller's tenant; committed before the answer is sent, rolled back when the handler raises."""
         async with self.runtime.db.api_tx(caller.tenant_id) as tx:
             yield tx
