@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from calendar import monthrange
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -33,6 +34,7 @@ _ZERO: Final = timedelta()
 _MINUTE: Final = timedelta(minutes=1)
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
+_NEAR: Final = 16  # intervals; most limits end within them, so that the search among thousands is spared
 _TICK: Final = timedelta(microseconds=1)
 _MONTHS: Final[Mapping[str, int]] = {"month": 1, "quarter": 3, "half": 6, "year": 12}
 _ANCHOR_PERIOD: Final[Mapping[str, Period]] = {"eom": "month", "eoq": "quarter", "eoy": "year"}
@@ -70,6 +72,7 @@ class _Table:
     __slots__ = (
         "before",
         "begins",
+        "by_day",
         "closes",
         "ends",
         "first",
@@ -100,6 +103,9 @@ class _Table:
         self.closes = [close for year in years for close in year.closes]
         self.starts = [start for year in years for start in year.starts]
         self.ends = [end for year in years for end in year.ends]
+        self.by_day = [  # intervals that start before the n-th 24 hours of the table
+            bisect_left(self.starts, begins + _DAY * day) for day in range((stops - begins).days + 2)
+        ]
         self.totals: list[timedelta] = []  # working time from the table's start to each interval's end
         total = _ZERO
         for start, end in zip(self.starts, self.ends, strict=True):
@@ -145,11 +151,12 @@ class Calendar:
         self._day_ends: dict[date, datetime] = {}
         self._table: _Table | None = None
 
-    @classmethod
-    def of(cls, section: CalendarSection, name: str | None = None, days: CountryDays | None = None) -> "Calendar":
+    @staticmethod
+    def of(section: CalendarSection, name: str | None = None, days: CountryDays | None = None) -> "Calendar":
         """Return a section's calendar of that name, or its default one; raises KeyError if there is none."""
         chosen = section.default if name is None else name
-        return cls(section.zone, rules_of(section.calendars[chosen], days), name=chosen)
+        rules = rules_of(section.calendars[chosen], days)
+        return shared_calendar(section.zone, ((date.min, rules),), chosen, rules.announced_through)
 
     # ---- dates and the wall clock
 
@@ -220,6 +227,8 @@ class Calendar:
             BeyondHorizonError: no end within `YEARS_AHEAD` years.
         """
         unit = amount.unit
+        if start.tzinfo is None:
+            raise ValueError(f"{start} has no time zone")
         if unit == "wd":
             return self._due_working_day(start, amount, counting, paused.days)
         if unit == "h" or unit == "bh" or unit == "min":
@@ -329,20 +338,26 @@ class Calendar:
         table = self._table
         if table is None or not table.begins <= at < table.stops:
             table = self._grown(self.local(at).year)
-        index = bisect_right(table.starts, at) - 1
+        day = (at - table.begins).days
+        index = bisect_right(table.starts, at, table.by_day[day], table.by_day[day + 1]) - 1
         if length <= _ZERO:
             return self._back(table, at, index, length)
+        totals = table.totals
         if index < 0:
             target, index = length, 0
         else:
-            target = table.totals[index] + length
+            target = totals[index] + length
             end = table.ends[index]
             if end > at:
                 target -= end - at
-        found = bisect_left(table.totals, target, index)
-        while found == len(table.totals):
-            table = self._wider(table, self.local(at).year)
-            found = bisect_left(table.totals, target, index)
+        near = index + _NEAR
+        if near < len(totals) and totals[near] >= target:
+            found = bisect_left(totals, target, index, near)
+        else:
+            found = bisect_left(totals, target, index)
+            while found == len(table.totals):
+                table = self._wider(table, self.local(at).year)
+                found = bisect_left(table.totals, target, index)
         return table.ends[found] - (table.totals[found] - target)
 
     def _back(self, table: _Table, at: datetime, index: int, length: timedelta) -> datetime:
@@ -639,6 +654,14 @@ class Calendar:
         if minute == MINUTES_A_DAY:
             return self.start_of(day + _DAY)
         return instant_of(datetime.combine(day, time(minute // 60, minute % 60)), self.zone)
+
+
+@lru_cache(maxsize=1024)
+def shared_calendar(
+    zone: str, editions: tuple[tuple[date, DayRules], ...], name: str, announced_through: date | None
+) -> Calendar:
+    """Return a calendar, the same one for equal arguments: tables are built once for all tenants that count alike."""
+    return Calendar(zone, editions, name=name, announced_through=announced_through)
 
 
 def is_after_cutoff(local: datetime, cutoff: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from shared.engine.calendar.arithmetic import Calendar
+from shared.engine.calendar.arithmetic import Calendar, shared_calendar
 from shared.engine.calendar.days import DayRules, rules_of
 from shared.engine.calendar.localtime import zone_of
 from shared.engine.calendar.section import CalendarSection, CalendarSpec, Counting
@@ -40,7 +40,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 class CalendarBook:
     """All editions of a tenant's calendars. Immutable; the same questions always get the same answers."""
 
-    __slots__ = ("_composites", "_known", "_published", "_revisions", "_rules", "counting", "default", "zone")
+    __slots__ = ("_known", "_published", "_revisions", "_rules", "counting", "default", "zone")
 
     def __init__(
         self,
@@ -76,7 +76,6 @@ class CalendarBook:
         }
         self._rules: dict[tuple[str, int], DayRules] = {}
         self._known: dict[tuple[str, int, int], Calendar] = {}
-        self._composites: dict[tuple[str, tuple[tuple[date, int], ...]], Calendar] = {}
 
     @classmethod
     def of(cls, section: CalendarSection, days: Mapping[str, CountryDays] | None = None) -> "CalendarBook":
@@ -114,21 +113,31 @@ class CalendarBook:
             KeyError: there is no calendar of that name.
         """
         chosen = self.default if name is None else name
-        published = self._published[chosen]
-        base = max(bisect_right(published, started_at) - 1, 0)  # before the first edition, the first one counts
-        known = base if len(published) == 1 else max(bisect_right(published, known_at) - 1, base)
+        base, known = self._editions(chosen, started_at, known_at)
         key = (chosen, base, known)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._composed(chosen, base, known)
+            parts, certain = self._parts(chosen, base, known)
+            rules = tuple((first, self._rules_of(chosen, index)) for first, index in parts)
+            found = self._known[key] = shared_calendar(self.zone, rules, chosen, certain)
         return found
 
     def moves(self, name: str | None, started_at: datetime, known_before: datetime, known_at: datetime) -> bool:
         """Whether what was published in `(known_before, known_at]` may change a clock of that start."""
-        return self.at(name, started_at, known_before) is not self.at(name, started_at, known_at)
+        chosen = self.default if name is None else name
+        before, after = (
+            self._parts(chosen, *self._editions(chosen, started_at, known)) for known in (known_before, known_at)
+        )
+        return before != after
 
-    def _composed(self, name: str, base: int, known: int) -> Calendar:
-        """Return the calendar made of the base edition and what later ones, up to `known`, add to it."""
+    def _editions(self, name: str, started_at: datetime, known_at: datetime) -> tuple[int, int]:
+        """Return the edition in force at the start and the last one known; before all editions, the first is in force."""
+        published = self._published[name]
+        base = max(bisect_right(published, started_at) - 1, 0)
+        return base, base if len(published) == 1 else max(bisect_right(published, known_at) - 1, base)
+
+    def _parts(self, name: str, base: int, known: int) -> tuple[tuple[tuple[date, int], ...], date | None]:
+        """Return which edition speaks from which date on, and the last certain date."""
         editions = self._revisions[name]
         parts: list[tuple[date, int]] = [(date.min, base)]
         certain = self._rules_of(name, base).announced_through
@@ -141,13 +150,7 @@ class CalendarBook:
             elif certain is not None and (announced is None or announced > certain):
                 parts = [part for part in parts if part[0] <= certain] + [(certain + _DAY, index)]
                 certain = announced
-        key = (name, tuple(parts))
-        found = self._composites.get(key)
-        if found is None:
-            rules = [(first, self._rules_of(name, index)) for first, index in parts]
-            found = Calendar(self.zone, rules, name=name, announced_through=certain)
-            self._composites[key] = found
-        return found
+        return tuple(parts), certain
 
     def _rules_of(self, name: str, index: int) -> DayRules:
         rules = self._rules.get((name, index))

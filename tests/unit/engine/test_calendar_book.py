@@ -124,6 +124,13 @@ def test_the_same_question_gets_the_same_calendar() -> None:
     assert one is not book.at(None, at("2026-12-01 10:00"), at("2026-12-09 00:00"))
 
 
+def test_tenants_that_count_alike_share_one_calendar() -> None:
+    now = at("2026-12-01 00:00")
+    assert a_book(FIRST).at(None, now, now) is a_book(FIRST).at(None, now, now)
+    other = an_edition("2026-01-01 00:00", announced_through=date(2026, 12, 30))
+    assert a_book(FIRST).at(None, now, now) is not a_book(other).at(None, now, now)
+
+
 def test_the_order_in_which_editions_are_given_does_not_matter() -> None:
     start, known = at("2026-10-08 10:00"), at("2026-12-01 00:00")
     limit = parse_amount("61wd")

@@ -327,6 +327,12 @@ def test_a_result_is_utc_whatever_the_zone_of_the_start() -> None:
         assert PLAIN.due(start, parse_amount(amount)).tzinfo is UTC
 
 
+def test_a_start_without_a_zone_is_refused() -> None:
+    for amount in ("3wd", "24h", "8bh", "3d"):
+        with pytest.raises(ValueError, match="has no time zone"):
+            PLAIN.due(at("2026-03-05 11:00").replace(tzinfo=None), parse_amount(amount))
+
+
 def test_working_time_and_days_between() -> None:
     assert PLAIN.working_time(at("2026-03-06 17:00"), at("2026-03-09 10:00")) == timedelta(hours=2)
     assert PLAIN.working_time(at("2026-03-07 17:00"), at("2026-03-08 10:00")) == timedelta()

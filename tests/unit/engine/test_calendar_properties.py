@@ -15,6 +15,7 @@ from shared.engine.calendar import (
     CalendarSection,
     CalendarSpec,
     Counting,
+    DayRules,
     OverdueUnit,
     explain,
     readd,
@@ -316,6 +317,7 @@ def test_a_working_day_before_and_after_meet(section: CalendarSection, start: da
 def test_what_was_asked_before_changes_no_answer(
     section: CalendarSection, questions: list[tuple[datetime, Amount]]
 ) -> None:
-    used = Calendar.of(section)
+    rules = DayRules(section.calendars["default"])
+    used = Calendar(section.zone, rules)
     for start, amount in questions:
-        assert used.due(start, amount) == Calendar.of(section).due(start, amount)
+        assert used.due(start, amount) == Calendar(section.zone, rules).due(start, amount)
