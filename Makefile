@@ -42,9 +42,10 @@ lint: env  ## style and likely mistakes
 types: env  ## static types
 	$(BIN)/mypy
 
-format: env  ## rewrite the code in the one format
+format: env  ## rewrite the code in the one format, and what is derived from it
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
+	$(BIN)/python deploy/render_nats.py
 
 check: lint types test  ## all of these
 

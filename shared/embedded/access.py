@@ -20,6 +20,7 @@ OPERATOR: Final = "operator"
 USERS: Final = (*SERVICES, OPERATOR)
 
 VAULT: Final = "vault.v1.>"  # "how do I reach …": the only synchronous calls between services
+_FURTHER_NAMES: Final = frozenset({"zone"})  # of durables that keep a part of what a noun tells
 _ASKS: Final = {"notify": VAULT}
 _ANSWERS: Final = {"intake": VAULT, "routing": STAFF_SUBJECT}
 
@@ -50,7 +51,7 @@ def durables_of(service: str) -> tuple[str, ...]:
     NATS cannot grant "everything that starts with": each name must be listed, so they come from the declared messages.
     """
     nouns = {name.split(".")[2] for name in message_types()}
-    return tuple(f"{service}-on-{word}" for word in sorted({*nouns, *SERVICES}))
+    return tuple(f"{service}-on-{word}" for word in sorted({*nouns, *SERVICES, *_FURTHER_NAMES}))
 
 
 def permissions_of(user: str) -> Permissions:
