@@ -1,10 +1,13 @@
 """Nothing that can be written, and no data, keeps an evaluation busy or brings the process down."""
 
+import contextlib
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.policy.cel import (
     BOOL,
@@ -19,6 +22,7 @@ from shared.policy.cel import (
     ListType,
     MapType,
     compile_expression,
+    describe,
 )
 from tests.unit.policy.cel_scope import ENVIRONMENT, a_scope, compiled, result
 
@@ -215,3 +219,43 @@ def test_data_nested_beyond_reason_fail_and_do_no_harm() -> None:
 
     with pytest.raises(EvaluationError, match="nested"):
         compile_expression("one == other", environment, BOOL)(SimpleNamespace(one=deep, other=other))
+
+
+PIECES = [
+    *"()[]?:.,!-+*/%<>=&|\"'\\{} \n",
+    *("==", "!=", "<=", ">=", "&&", "||", " in ", "//", '"""', "r'", "0x", "1.", "e9", "９", "中", "\ud800", "\0"),
+    *(
+        "n",
+        "data",
+        "step",
+        "items",
+        "labels",
+        "fields.loss_cny",
+        "null",
+        "true",
+        "1",
+        "9223372036854775807",
+        '"severe"',
+    ),
+    *("has(", "exists(x, ", "map(x, ", "size(", "money(", "duration(", "default(", "max(", "matches(", "return", "and"),
+]
+
+
+@settings(max_examples=600, deadline=None)
+@given(source=st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=25).map("".join)))
+def test_whatever_is_written_is_either_a_program_or_told_to_be_wrong(source: str) -> None:
+    try:
+        program = compiled(source)
+    except ExpressionError as error:
+        told = error.problems
+    else:
+        assert describe(program, "en")
+        assert describe(program, "zh")
+        with contextlib.suppress(EvaluationError):
+            program(a_scope())
+        return
+    lines = source.split("\n")
+    assert told
+    for problem in told:
+        assert 1 <= problem.line <= len(lines)
+        assert 1 <= problem.column <= len(lines[problem.line - 1]) + 1

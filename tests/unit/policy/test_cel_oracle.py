@@ -27,6 +27,7 @@ from shared.policy.cel import (
     MapType,
     RecordType,
     compile_expression,
+    describe,
 )
 from shared.policy.cel.evaluator import Evaluator
 from shared.policy.cel.values import parse_instant
@@ -200,6 +201,7 @@ def test_generated_code_agrees_with_the_evaluator_whatever_the_data(
     except ExpressionError:
         return
     values = SimpleNamespace(**scope)
+    assert describe(program, "en")
     try:
         expected = Evaluator(ENVIRONMENT).evaluate(program.ast, values)
     except EvaluationError as error:

@@ -25,6 +25,7 @@ def problems(source: str, want: Type = BOOL) -> list[Problem]:
         (r'data.step == "\q"', 15, r"\q is not an escape", "\\\\"),
         (r'data.step == "\uD800"', 15, r"\uD800 is not an escape", "\\\\"),
         ("n > 1.5", 5, "numbers with a fraction are written as money", 'money("1.5")'),
+        ("n == ７", 6, "unexpected character '７'", None),
         ("{} == n", 1, "maps cannot be written", None),
         ("n == 9223372036854775808", 6, "out of the range of 64 bits", None),
         # grammar
