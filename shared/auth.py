@@ -1,7 +1,8 @@
-"""Who calls, and what they may do. Keys look like `rk_<credential id, 32 hex>_<43 characters>`; only the hash of the last part is stored.
+"""Who calls, and what they may do. Keys look like `rk_<credential id, 32 hex>_<43 characters>`; only the hash of the
+last part is stored.
 
-Every route carries one guard: `requires(...)` with the roles it is for, or `public(...)` with the reason why anyone may call it. A route with
-neither stops the start (`check_guarded`).
+Every route carries one guard: `requires(...)` with the roles it is for, or `public(...)` with the reason why anyone
+may call it. A route with neither stops the start (`check_guarded`).
 """
 
 from __future__ import annotations

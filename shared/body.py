@@ -1,7 +1,7 @@
 """Request bodies: from bytes to a checked Struct, or a refusal that points at every mistake.
 
-msgspec decodes straight into the handler's type, and stops at the first mistake. Only then, a second pass over the plain values collects
-them all, each with its RFC 6901 pointer.
+msgspec decodes straight into the handler's type, and stops at the first mistake. Only then, a second pass over the
+plain values collects them all, each with its RFC 6901 pointer.
 """
 
 from __future__ import annotations

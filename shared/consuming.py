@@ -1,10 +1,12 @@
 """Taking messages: pulled in batches, applied with their inbox rows in one transaction per tenant, then acknowledged.
 
-A handler is `async def on_entry(message: EntryAppended, tx: Tx) -> None`. `tx` is a worker transaction with the message's tenant set. Handlers
-never begin, commit, publish or acknowledge; what they tell goes through `outbox.add(tx, …)`.
+A handler is `async def on_entry(message: EntryAppended, tx: Tx) -> None`. `tx` is a worker transaction with the
+message's tenant set. Handlers never begin, commit, publish or acknowledge; what they tell goes through
+`outbox.add(tx, …)`.
 
-Messages come twice and out of order; the inbox drops the second of two, handlers bear the rest. A handler that needs what has not come yet raises
-`NotYetError`. A message that keeps failing, that cannot be read, or that kills its process goes to the dead letters.
+Messages come twice and out of order; the inbox drops the second of two, handlers bear the rest. A handler that needs
+what has not come yet raises `NotYetError`. A message that keeps failing, that cannot be read, or that kills its
+process goes to the dead letters; JetStream's own limit of deliveries is off, since what it gives up it forgets.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from shared.database import Database, Tx
+from shared.database import Database, Tx, is_outage
 from shared.errors import NotYetError, UnavailableError
 from shared.ids import new_id
 from shared.messages.base import Message, class_of, decode
@@ -36,16 +38,21 @@ Handler = Callable[[Any, Tx], Awaitable[None]]
 
 BATCH = 100  # messages in one transaction
 FAIR_BATCH = 25  # while several tenants wait
-BACKLOG = 400  # messages held here, so that a quiet tenant's can pass those of a busy one
+BACKLOG = 1000  # messages held here, so that a quiet tenant's can pass those of a busy one
+WORKERS = 2  # tenants served at once; a tenant's own messages follow one another
 ACK_SECONDS = 15.0  # after a crash, what was in hand comes again this late
 KEEP_ALIVE_SECONDS = 5.0
-HANDLER_SECONDS = 10.0
+PULL_SECONDS = 20.0  # one request for messages
+HEARTBEAT_SECONDS = 4.0  # the server says so often that the request stands
+GROUP_SECONDS = 10.0  # to apply a group
+SINGLE_SECONDS = 5.0  # to apply one message that has failed before
 MAX_FAILURES = 8
 HANGING_COUNTS = 2  # a handler that runs into its deadline counts double, so that it does not block for minutes
-MAX_NOT_YET = 60
-MAX_DEATHS = 3
+MAX_NOT_YET = 60  # some ten minutes
+MAX_BEGUN = 3  # the first delivery leaves no mark: begun for the third time after that, it has ended three processes
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-NOT_YET_BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
+NOT_YET_BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+OUTAGE_SECONDS = 0.5
 
 CLAIM = """
 INSERT INTO inbox (tenant_id, consumer, message_id)
@@ -54,12 +61,14 @@ SELECT $1, $2, message_id
     ON CONFLICT DO NOTHING
 RETURNING message_id"""
 
+# $4: those that this process has begun before and outlived (an outage interrupted them) begin at one again.
 BEGIN = """
 INSERT INTO attempt (tenant_id, consumer, message_key, begun)
-SELECT tenant_id, $1, message_key, 1
-  FROM unnest($2::uuid[], $3::text[]) AS new (tenant_id, message_key)
-    ON CONFLICT (tenant_id, consumer, message_key) DO UPDATE SET begun = attempt.begun + 1, last_at = clock_timestamp()
-RETURNING message_key, begun, failures"""
+SELECT DISTINCT $1::uuid, $2, message_key, 1
+  FROM unnest($3::text[]) AS new (message_key)
+    ON CONFLICT (tenant_id, consumer, message_key) DO UPDATE
+   SET begun = CASE WHEN attempt.message_key = ANY ($4::text[]) THEN 1 ELSE attempt.begun + 1 END, last_at = clock_timestamp()
+RETURNING message_key, begun"""
 
 FAIL = """
 INSERT INTO attempt (tenant_id, consumer, message_key, failures, last_error)
@@ -73,7 +82,8 @@ DELETE FROM attempt
  WHERE tenant_id = $1 AND consumer = $2 AND message_key = ANY ($3::text[])"""
 
 BURY = """
-INSERT INTO dead_letter (tenant_id, dead_letter_id, consumer, message_key, subject, body, body_sha256, reason, error_class, error, attempts, first_at)
+INSERT INTO dead_letter (tenant_id, dead_letter_id, consumer, message_key, subject, body, body_sha256, reason, error_class, error,
+                         attempts, first_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
         coalesce((SELECT first_at FROM attempt WHERE tenant_id = $1 AND consumer = $3 AND message_key = $4), clock_timestamp()))
     ON CONFLICT ON CONSTRAINT dead_letter_once DO UPDATE
@@ -83,6 +93,14 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
 
 class Malformed(Exception):  # noqa: N818 - a verdict on a message, not a failure of ours
     """The message cannot be read: unknown subject, no JSON, wrong shape, another tenant's subject."""
+
+
+class AtFaultError(Exception):
+    """Handling one message of a group failed; the group was rolled back."""
+
+    def __init__(self, delivery: Delivery, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.delivery, self.error = delivery, error
 
 
 class Delivery(msgspec.Struct, eq=False):
@@ -129,16 +147,23 @@ class Consumer:
             list(subjects) if subjects else sorted({kind.SUBJECT.format(tenant_id="*") for kind in handlers})
         )
         self._log = structlog.get_logger().bind(service=service, consumer=self.name)
-        self._tenants: OrderedDict[UUID, deque[Delivery]] = OrderedDict()
+        self._waiting: OrderedDict[UUID, deque[Delivery]] = OrderedDict()  # by tenant, whose turn it is first
+        self._busy: set[UUID] = set()  # tenants that a worker is at
         self._suspects: deque[Delivery] = deque()
-        self._known_suspects: set[str] = set()
+        self._known_suspects: set[str] = set()  # keys of messages that have failed in this process
         self._in_hand: set[Delivery] = set()
+        self._interrupted: set[str] = set()  # keys of messages that an outage of ours interrupted
         self._arrived = asyncio.Event()
+        self._asked = 0  # messages that the server may still send on our request
+        self._heard_at = 0.0
+        self._gone = False  # the server says that there is no such consumer
+        self._turn = asyncio.Event()  # something has changed for the puller
+        self._at_work = 0
+        self._stopping = False
+        self._rest = asyncio.Event()
         self._database: Database | None = None
         self._metrics: Metrics | None = None
         self.problem: str | None = "has not begun"
-        self._stopping = False
-        self._at_work = 0
 
     # -- pulling -----------------------------------------------------------------------------------------------------------
 
@@ -147,39 +172,35 @@ class Consumer:
         self._database, self._metrics = database, metrics
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pull(messaging))
-            group.create_task(self._work_off(self._take_fresh))
-            group.create_task(self._work_off(self._take_suspect))
+            for _ in range(WORKERS):
+                group.create_task(self._work_off(self._next_group, GROUP_SECONDS))
+            group.create_task(self._work_off(self._next_suspect, SINGLE_SECONDS))
             group.create_task(self._keep_alive())
+
+    async def stop(self) -> None:
+        """Begin nothing more, wait for the transactions in hand, and give the rest back: another replica gets it without delay."""
+        self._stopping = True
+        self._turn.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GROUP_SECONDS):
+                while self._at_work:
+                    self._rest.clear()
+                    await self._rest.wait()
+        for delivery in list(self._in_hand):
+            await self._settle(delivery, delivery.raw.nak())
 
     async def _pull(self, messaging: Messaging) -> None:
         while not self._stopping:
             try:
                 await messaging.wait_connected()
-                generation = messaging.generation
                 await self._ensure(messaging)
-                subscription = await messaging.js.pull_subscribe_bind(durable=self.name, stream=self.stream)
-                self.problem = None
-                while generation == messaging.generation and not self._stopping:
-                    await self._fetch(subscription)
+                await self._stream_in(messaging, messaging.generation)
             except asyncio.CancelledError:
                 raise
             except (nats.errors.Error, nats.js.errors.Error, UnavailableError, OSError, TimeoutError) as error:
-                self.problem = f"cannot pull from {self.stream}: {type(error).__name__}"
+                self.problem = f"cannot pull from {self.stream} ({type(error).__name__})"
                 self._log.info("consumer_interrupted", **describe(error))
                 await asyncio.sleep(0.5)
-
-    async def _fetch(self, subscription: Any) -> None:
-        room = BACKLOG - len(self._in_hand)
-        if room < BACKLOG // 4:
-            await asyncio.sleep(0.01)
-            return
-        try:
-            messages = await subscription.fetch(min(room, BACKLOG), timeout=5)
-        except (TimeoutError, nats.errors.TimeoutError):
-            return
-        for raw in messages:
-            self._sort_in(raw)
-        self._arrived.set()
 
     async def _ensure(self, messaging: Messaging) -> None:
         """Create the durable, or bring it to our configuration. A stream that is not there yet is its owner's business: try again."""
@@ -196,24 +217,81 @@ class Consumer:
             ),
         )
 
+    async def _stream_in(self, messaging: Messaging, generation: int) -> None:
+        """Ask for as many messages as there is room for, again and again, until the connection or the consumer is another.
+
+        This asks by itself rather than by the client's `fetch`, which collects before it returns and waits out its time with less.
+        """
+        client = messaging.client
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox, cb=self._on_message)
+        self._asked, self._gone = 0, False
+        self.problem = None
+        loop = asyncio.get_running_loop()
+        try:
+            while generation == messaging.generation and not self._stopping:
+                self._turn.clear()
+                room = BACKLOG - len(self._in_hand)
+                if self._gone:
+                    raise nats.js.errors.NotFoundError(description="the consumer is gone")
+                if self._asked and loop.time() - self._heard_at > HEARTBEAT_SECONDS * 2.5:
+                    raise TimeoutError  # the request is lost; ask anew, on a consumer that surely exists
+                if self._asked <= 0 and room >= BACKLOG // 4:
+                    self._asked, self._heard_at = room, loop.time()
+                    await client.publish(
+                        f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.name}",
+                        msgspec.json.encode(
+                            {
+                                "batch": room,
+                                "expires": int(PULL_SECONDS * 1e9),
+                                "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+                            }
+                        ),
+                        reply=inbox,
+                    )
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._turn.wait(), 1.0)
+        finally:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+
+    async def _on_message(self, raw: Msg) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        status = raw.headers.get("Status") if raw.headers else None
+        if status is None:
+            self._asked -= 1
+            if self._stopping:
+                await raw.nak()
+                return
+            self._sort_in(raw)
+        elif (
+            status != "100"
+        ):  # 100 is a heartbeat; 404 and 408 end a request; 409 ends it for a reason; 503: nobody there
+            self._asked = 0
+            reason = (raw.headers or {}).get("Description", "")
+            self._gone = status == "503" or (status == "409" and "Consumer" in reason)
+        if self._asked <= 0:
+            self._turn.set()
+
     def _sort_in(self, raw: Msg) -> None:
         delivery = self._read(raw)
         self._in_hand.add(delivery)
         if delivery.suspect:
             self._suspects.append(delivery)
         else:
-            self._tenants.setdefault(delivery.tenant_id, deque()).append(delivery)
+            self._waiting.setdefault(delivery.tenant_id, deque()).append(delivery)
+        self._arrived.set()
 
     def _read(self, raw: Msg) -> Delivery:
         metadata = raw.metadata
         headers = raw.headers or {}
-        key = headers.get("Nats-Msg-Id") or f"{self.stream}:{metadata.sequence.stream}"
+        key = (headers.get("Nats-Msg-Id") or f"{self.stream}:{metadata.sequence.stream}").partition("/")[0]
         tenant_id, message, flaw = read(raw.subject, raw.data, self.handlers)
         return Delivery(
             raw=raw,
             subject=raw.subject,
             body=raw.data,
-            key=key.partition("/")[0],
+            key=key,
             times=metadata.num_delivered,
             tenant_id=tenant_id,
             message=message,
@@ -228,69 +306,79 @@ class Consumer:
             await asyncio.sleep(KEEP_ALIVE_SECONDS / 2)
             now = asyncio.get_running_loop().time()
             for delivery in [each for each in self._in_hand if now - each.touched > KEEP_ALIVE_SECONDS]:
-                with contextlib.suppress(nats.errors.Error, nats.js.errors.Error):
+                with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError):
                     await delivery.raw.in_progress()
                     delivery.touched = now
 
     # -- applying ------------------------------------------------------------------------------------------------------------
 
-    async def _work_off(self, take: Callable[[], Awaitable[bool]]) -> None:
+    async def _work_off(self, take: Callable[[], list[Delivery]], seconds: float) -> None:
+        """One worker: takes what is next, applies it, settles it."""
         while True:
-            try:
-                if await take():
-                    continue
+            group = [] if self._stopping else take()
+            if not group:
                 self._arrived.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), 1.0)
-            except Exception as error:
-                self._log.error("consumer_failed", **describe(error))
-                await asyncio.sleep(0.5)
+                    await asyncio.wait_for(self._arrived.wait(), 0.5)
+                continue
+            self._at_work += 1
+            try:
+                await self._apply(group, seconds)
+            except Exception as error:  # the database or the link; the messages are not at fault
+                self._log.warning("messages_postponed", count=len(group), **describe(error))
+                self._put_back(group)
+                await asyncio.sleep(OUTAGE_SECONDS)
+            finally:
+                self._at_work -= 1
+                if not group[0].suspect:
+                    self._busy.discard(group[0].tenant_id)
+                self._turn.set()
+                self._arrived.set()
+                if not self._at_work:
+                    self._rest.set()
 
-    async def _take_fresh(self) -> bool:
-        """Apply the next tenant's next messages; the tenant then goes to the end of the queue."""
-        if not self._tenants or self._stopping:
-            return False
-        tenant_id, waiting = self._tenants.popitem(last=False)
-        size = FAIR_BATCH if self._tenants else BATCH
-        group = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-        if waiting:
-            self._tenants[tenant_id] = waiting
-        await self._apply(group)
-        return True
-
-    async def _take_suspect(self) -> bool:
-        """Apply one message that has failed before, alone, so that healthy ones do not wait for it."""
-        if not self._suspects or self._stopping:
-            return False
-        await self._apply([self._suspects.popleft()])
-        return True
-
-    async def _apply(self, group: list[Delivery]) -> None:
-        self._at_work += 1
-        try:
-            await self._apply_or_isolate(group)
-        finally:
-            self._at_work -= 1
-
-    async def _apply_or_isolate(self, group: list[Delivery]) -> None:
-        assert self._metrics is not None
-        try:
-            group = await self._without_the_dead(group)
-            if not group:
-                return
-            with self._metrics.message_seconds.labels(self.service, self.name).time():
-                await self._transact(group)
-        except Exception as error:
-            if len(group) > 1:  # find the one at fault; the others must not wait for it
-                for delivery in group:
-                    self._known_suspects.add(delivery.key)
-                    await self._apply([delivery])
+    def _next_group(self) -> list[Delivery]:
+        """Take the next messages of the tenant whose turn it is; it then goes to the end of the queue."""
+        for tenant_id, queue in self._waiting.items():
+            if tenant_id in self._busy:
+                continue
+            size = FAIR_BATCH if len(self._waiting) > 1 else BATCH
+            group = [queue.popleft() for _ in range(min(size, len(queue)))]
+            if queue:
+                self._waiting.move_to_end(tenant_id)
             else:
-                await self._failed(group[0], error)
-        else:
-            for delivery in group:
+                del self._waiting[tenant_id]
+            self._busy.add(tenant_id)
+            return group
+        return []
+
+    def _next_suspect(self) -> list[Delivery]:
+        """Take one message that has failed before: alone, and apart, so that healthy ones do not wait for it."""
+        return [self._suspects.popleft()] if self._suspects else []
+
+    async def _apply(self, group: list[Delivery], seconds: float) -> None:
+        """Apply and settle a tenant's messages. Raises only what is no message's fault."""
+        assert self._metrics is not None
+        group = await self._without_the_dead(group)
+        if not group:
+            return
+        faults: list[AtFaultError] = []
+        with self._metrics.message_seconds.labels(self.service, self.name).time():
+            try:
+                await self._transact(group, seconds)
+            except AtFaultError as error:
+                if len(group) == 1:
+                    faults = [error]
+                else:  # once more, each behind its own savepoint: the others must not wait for the one at fault
+                    faults = await self._transact(group, seconds, careful=True)
+        at_fault = {fault.delivery for fault in faults}
+        for delivery in group:
+            if delivery not in at_fault:
                 await self._settle(delivery, delivery.raw.ack())
-            self._count("applied", len(group))
+                self._known_suspects.discard(delivery.key)
+        self._count("applied", len(group) - len(faults))
+        for fault in faults:
+            await self._failed(fault.delivery, fault.error)
 
     async def _without_the_dead(self, group: list[Delivery]) -> list[Delivery]:
         """Bury what cannot be read and what has killed its process; return the rest. Redelivered messages are marked as begun."""
@@ -298,101 +386,130 @@ class Consumer:
         alive = []
         for delivery in group:
             if delivery.flaw is not None:
-                await self._bury(delivery, "malformed", Malformed(delivery.flaw), delivery.flaw)
+                await self._bury(delivery, "malformed", "Malformed", delivery.flaw, delivery.times)
             else:
                 alive.append(delivery)
-        again = [each for each in alive if each.times >= 2]
+        again = [each.key for each in alive if each.times >= 2]
         if not again:
             return alive
-        async with self._database.worker_tx(again[0].tenant_id) as tx:
-            rows = await tx.fetch(BEGIN, self.name, [each.tenant_id for each in again], [each.key for each in again])
-        begun = {row["message_key"]: row["begun"] for row in rows}
-        # The first delivery left no mark, so a message begun for the third time here has ended a process twice or, with the first, thrice.
-        for delivery in [each for each in again if begun.get(each.key, 0) >= MAX_DEATHS]:
-            await self._bury(
-                delivery, "killed its process", None, f"handling was begun {MAX_DEATHS} times and never ended"
-            )
+        survived = [key for key in again if key in self._known_suspects or key in self._interrupted]
+        async with self._database.worker_tx(alive[0].tenant_id) as tx:
+            rows = await tx.fetch(BEGIN, tx.tenant_id, self.name, again, survived)
+        killers = {row["message_key"]: row["begun"] for row in rows if row["begun"] >= MAX_BEGUN}
+        for delivery in [each for each in alive if each.key in killers]:
             alive.remove(delivery)
+            await self._bury(
+                delivery,
+                "killed its process",
+                "ProcessDied",
+                f"handling was begun {killers[delivery.key]} times and never ended",
+                killers[delivery.key],
+            )
         return alive
 
-    async def _transact(self, group: list[Delivery]) -> None:
-        """Apply the messages of one tenant, each once, in one transaction."""
+    async def _transact(self, group: list[Delivery], seconds: float, *, careful: bool = False) -> list[AtFaultError]:
+        """Apply the messages of one tenant, each once, in one transaction.
+
+        Raises AtFaultError for the first that fails; when `careful`, undoes and returns those that fail and commits the rest.
+        """
         assert self._database is not None
-        messages = {each.message.message_id: each.message for each in reversed(group) if each.message is not None}
+        faults: list[AtFaultError] = []
         async with self._database.worker_tx(group[0].tenant_id) as tx:
-            rows = await tx.fetch(CLAIM, tx.tenant_id, self.name, list(messages))
-            new = {row["message_id"] for row in rows}
-            async with asyncio.timeout(HANDLER_SECONDS):
-                for delivery in group:
-                    message = delivery.message
-                    if message is None or message.message_id not in new:
-                        continue
-                    new.discard(message.message_id)
-                    await self._handle(message, tx)
-            again = [each.key for each in group if each.times >= 2]
+            new = await self._claim(
+                tx, [each.message.message_id for each in group if each.message is not None and not careful]
+            )
+            for delivery in group:
+                try:
+                    if careful:
+                        async with tx.transaction():
+                            assert delivery.message is not None
+                            if await self._claim(tx, [delivery.message.message_id]):
+                                await self._handle(delivery, tx, SINGLE_SECONDS)
+                    elif delivery.message is not None and delivery.message.message_id in new:
+                        new.discard(delivery.message.message_id)
+                        await self._handle(delivery, tx, seconds)
+                except AtFaultError as error:
+                    if not careful:
+                        raise
+                    faults.append(error)
+            at_fault = {each.delivery for each in faults}
+            again = [each.key for each in group if each.times >= 2 and each not in at_fault]
             if again:
                 await tx.execute(FORGET, tx.tenant_id, self.name, again)
+        return faults
 
-    async def _handle(self, message: Message, tx: Tx) -> None:
+    async def _claim(self, tx: Tx, ids: list[UUID]) -> set[UUID]:
+        """Enter messages into the inbox and return those that were not there."""
+        if not ids:
+            return set()
+        return {row["message_id"] for row in await tx.fetch(CLAIM, tx.tenant_id, self.name, ids)}
+
+    async def _handle(self, delivery: Delivery, tx: Tx, seconds: float) -> None:
+        """Run the handler within its deadline. Raises AtFaultError, or what shows an outage as it is."""
+        message = delivery.message
+        assert message is not None
         with (
             continued_trace(message.traceparent),
             structlog.contextvars.bound_contextvars(
-                tenant_id=str(message.tenant_id), message_id=str(message.message_id)
+                service=self.service, tenant_id=str(message.tenant_id), message_id=str(message.message_id)
             ),
         ):
-            await self.handlers[type(message)](message, tx)
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.handlers[type(message)](message, tx)
+            except Exception as error:
+                if _is_outage(error):
+                    raise
+                raise AtFaultError(delivery, error) from error
 
     async def apply_again(self, tenant_id: UUID, subject: str, body: bytes) -> None:
-        """Apply one message given up before, in a transaction of its own; raises what the handler raises. For dead letters."""
+        """Apply one message that was given up, in a transaction of its own; raises what the handler raises. For dead letters."""
         assert self._database is not None
         _, message, flaw = read(subject, body, self.handlers)
         if message is None:
             raise Malformed(flaw)
         async with self._database.worker_tx(tenant_id) as tx:
-            if await tx.fetch(CLAIM, tenant_id, self.name, [message.message_id]):
-                async with asyncio.timeout(HANDLER_SECONDS):
-                    await self._handle(message, tx)
+            if await self._claim(tx, [message.message_id]):
+                with continued_trace(message.traceparent):
+                    async with asyncio.timeout(GROUP_SECONDS):
+                        await self.handlers[type(message)](message, tx)
 
     # -- failing ---------------------------------------------------------------------------------------------------------------
 
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
-        """Count the failure and try again later, or give the message up. An outage of ours is nobody's failure and is not counted."""
+        """Count the failure and have the message come again later, or give it up."""
         assert self._database is not None
         self._known_suspects.add(delivery.key)
-        if _is_outage(error):
-            self._log.warning("message_postponed", subject=delivery.subject, **describe(error))
-            await self._settle(delivery, delivery.raw.nak(delay=2.0))
-            self._count("postponed")
-            await asyncio.sleep(0.5)
-            return
         not_yet = isinstance(error, NotYetError)
         weight = HANGING_COUNTS if isinstance(error, TimeoutError) else 1
-        try:
-            async with self._database.worker_tx(delivery.tenant_id) as tx:
-                row = await tx.fetchrow(
-                    FAIL, delivery.tenant_id, self.name, delivery.key, weight, error_text(error)[:500]
-                )
-        except Exception as outage:
-            self._log.warning("message_postponed", subject=delivery.subject, **describe(outage))
-            await self._settle(delivery, delivery.raw.nak(delay=2.0))
-            return
-        failures = row["failures"] if row is not None else 1
+        async with self._database.worker_tx(delivery.tenant_id) as tx:
+            failures: int = await tx.fetchval(
+                FAIL, tx.tenant_id, self.name, delivery.key, weight, error_text(error)[:500]
+            )
         if failures >= (MAX_NOT_YET if not_yet else MAX_FAILURES):
-            await self._bury(delivery, "failed", error, error_text(error), failures)
+            await self._bury(delivery, "failed", type(error).__name__, error_text(error), failures)
             return
         delays = NOT_YET_BACK_OFF if not_yet else BACK_OFF
-        delay = delays[min(failures, len(delays)) - 1]
-        (self._log.info if not_yet else self._log.warning)(
-            "message_failed", subject=delivery.subject, failures=failures, **describe(error)
-        )
-        await self._settle(delivery, delivery.raw.nak(delay=delay))
+        said = self._log.info if not_yet else self._log.warning
+        said("message_failed", subject=delivery.subject, failures=failures, **describe(error))
+        await self._settle(delivery, delivery.raw.nak(delay=delays[min(failures, len(delays)) - 1]))
         self._count("not_yet" if not_yet else "failed")
 
-    async def _bury(
-        self, delivery: Delivery, reason: str, error: Exception | None, text: str, attempts: int | None = None
-    ) -> None:
+    def _put_back(self, group: list[Delivery]) -> None:
+        """Keep messages for another attempt after an outage of ours, which is nobody's failure and is not counted."""
+        kept = [each for each in group if each in self._in_hand]
+        self._interrupted.update(each.key for each in kept)
+        for delivery in reversed(kept):
+            if delivery.suspect:
+                self._suspects.appendleft(delivery)
+            else:
+                self._waiting.setdefault(delivery.tenant_id, deque()).appendleft(delivery)
+        self._count("postponed", len(kept))
+
+    async def _bury(self, delivery: Delivery, reason: str, error_class: str, text: str, attempts: int) -> None:
         """Put the message into the dead letters, then have the server forget it."""
-        assert self._database is not None and self._metrics is not None
+        assert self._database is not None
+        assert self._metrics is not None
         async with self._database.worker_tx(delivery.tenant_id) as tx:
             await tx.execute(
                 BURY,
@@ -404,37 +521,28 @@ class Consumer:
                 delivery.body,
                 hashlib.sha256(delivery.body).hexdigest(),
                 reason,
-                type(error).__name__ if error is not None else "ProcessDied",
+                error_class,
                 text[:500],
-                attempts or delivery.times,
+                attempts,
             )
             await tx.execute(FORGET, delivery.tenant_id, self.name, [delivery.key])
         self._metrics.dead_letters.labels(self.service, self.name, reason).inc()
-        self._log.error(
-            "message_given_up", subject=delivery.subject, reason=reason, attempts=attempts or delivery.times
-        )
+        self._log.error("message_given_up", subject=delivery.subject, reason=reason, attempts=attempts)
         await self._settle(delivery, delivery.raw.term())
+        self._known_suspects.discard(delivery.key)
         self._count("dead")
 
     async def _settle(self, delivery: Delivery, answer: Awaitable[None]) -> None:
         """Answer the server; an answer that gets lost means one more delivery, which the inbox drops."""
         self._in_hand.discard(delivery)
+        self._interrupted.discard(delivery.key)
         with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError):
             await answer
 
-    async def stop(self) -> None:
-        """Begin nothing more, wait for the transaction in hand, and give the rest back: another replica gets it without delay."""
-        self._stopping = True
-        self._arrived.set()
-        until = asyncio.get_running_loop().time() + HANDLER_SECONDS
-        while self._at_work and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.01)
-        for delivery in list(self._in_hand):
-            await self._settle(delivery, delivery.raw.nak())
-
     def _count(self, outcome: str, count: int = 1) -> None:
         assert self._metrics is not None
-        self._metrics.messages.labels(self.service, self.name, outcome).inc(count)
+        if count:
+            self._metrics.messages.labels(self.service, self.name, outcome).inc(count)
 
 
 def read(subject: str, body: bytes, handlers: Mapping[type[Any], Handler]) -> tuple[UUID, Message | None, str | None]:
@@ -467,22 +575,8 @@ def _has_nul(value: Any) -> bool:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Tell whether the database or the link failed rather than the handling. A handler's deadline and a cancelled statement are the message's own."""
-    if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
-        return False
-    return isinstance(
-        error,
-        UnavailableError
-        | OSError
-        | asyncpg.PostgresConnectionError
-        | asyncpg.InterfaceError
-        | asyncpg.CannotConnectNowError
-        | asyncpg.AdminShutdownError
-        | asyncpg.CrashShutdownError
-        | asyncpg.TooManyConnectionsError
-        | asyncpg.DeadlockDetectedError
-        | asyncpg.SerializationError
-        | asyncpg.LockNotAvailableError
-        | asyncpg.DiskFullError
-        | asyncpg.OutOfMemoryError,
-    )
+    """Tell whether the database or the link failed rather than the handling.
+
+    A handler that ran into its deadline, or whose statement did, is a message's own failure.
+    """
+    return not isinstance(error, TimeoutError | asyncpg.QueryCanceledError) and is_outage(error)

@@ -1,10 +1,11 @@
 """PostgreSQL: two pools per service, one per role, and the transaction that everything runs in.
 
-A transaction belongs to one tenant. The tenant is set with `BEGIN` in one round trip and ends with the transaction, so nothing of it stays
-behind in the pool; row-level security refuses every statement of a transaction that has none. Every call has a deadline.
+A transaction belongs to one tenant. The tenant is set with `BEGIN` in one round trip and ends with the transaction,
+so nothing of it stays behind in the pool; row-level security refuses every statement of a transaction that has none.
+Every call has a deadline.
 
-`json` and `jsonb` columns take and give Python values. Errors of PostgreSQL quote the row they are about: never log them as they are, use
-`telemetry.describe`.
+`json` and `jsonb` columns take and give Python values. Errors of PostgreSQL quote the row they are about: never log
+them as they are, use `telemetry.describe`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ OUTAGES: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -47,7 +46,16 @@ OUTAGES: tuple[type[BaseException], ...] = (
     asyncpg.OutOfMemoryError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-"""What a request is answered 503 for: the same request may succeed later."""
+"""Failures of the server or of the link: the same request may succeed later."""
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether the database failed us, rather than we it. asyncpg reports a closed connection and wrong arguments as one class."""
+    if isinstance(error, UnavailableError | asyncpg.InternalClientError):
+        return True
+    if isinstance(error, asyncpg.InterfaceError):
+        return "clos" in str(error) or "released" in str(error)
+    return isinstance(error, OUTAGES)
 
 
 class UnsafeServerError(Exception):
@@ -141,7 +149,7 @@ class Database:
             if pool is not None:
                 try:
                     await asyncio.wait_for(pool.close(), self.settings.stop_seconds)
-                except (TimeoutError, *OUTAGES):
+                except Exception:
                     pool.terminate()
         self._api = self._worker = None
 
@@ -169,8 +177,10 @@ class Database:
             raise TypeError("a transaction needs a tenant")
         try:
             connection = await pool.acquire(timeout=self.settings.acquire_seconds)
-        except OUTAGES as outage:
-            raise UnavailableError("The database has no free connection.", retry_after_seconds=1) from outage
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            raise UnavailableError("The database has no free connection.", retry_after_seconds=1) from error
         tx = Tx(self, connection, tenant_id)
         try:
             # One round trip. The value is a UUID's own text: hexadecimal digits and hyphens.
@@ -286,6 +296,6 @@ async def _shielded(work: Awaitable[None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        with contextlib.suppress(*OUTAGES):
+        with contextlib.suppress(Exception):
             await task
         raise

@@ -1,4 +1,7 @@
-"""Messages that were given up: list, show, retry, discard. The operator's routes under /v1/ops/<service>/dead-letters, and the loop that retries."""
+"""Messages that were given up: list, show, retry, discard.
+
+The operator's routes under /v1/ops/<service>/dead-letters, and the loop that retries.
+"""
 
 from __future__ import annotations
 
@@ -46,33 +49,24 @@ UPDATE dead_letter
    SET state = 'retry', resolved_at = clock_timestamp(), resolved_by = $1
  WHERE state = 'dead' AND ($2::uuid IS NULL OR tenant_id = $2)"""
 
-TO_RETRY = """
-SELECT tenant_id, dead_letter_id, consumer, subject, body
-  FROM dead_letter
- WHERE state = 'retry'
- ORDER BY dead_at
- LIMIT 20"""
-
-LOCK_ONE = """
-SELECT dead_letter_id
-  FROM dead_letter
- WHERE tenant_id = $1 AND dead_letter_id = $2 AND state = 'retry'
-   FOR UPDATE SKIP LOCKED"""
+# It is dead again before it is tried, so that one that kills its process is tried once and not at every start.
+TAKE_ONE = """
+UPDATE dead_letter
+   SET state = 'dead', attempts = attempts + 1, resolved_at = NULL
+ WHERE (tenant_id, dead_letter_id) = (
+       SELECT tenant_id, dead_letter_id FROM dead_letter
+        WHERE state = 'retry' ORDER BY dead_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING tenant_id, dead_letter_id, consumer, subject, body"""
 
 DONE = """
 UPDATE dead_letter
    SET state = 'done', resolved_at = clock_timestamp()
  WHERE tenant_id = $1 AND dead_letter_id = $2"""
 
-DEAD_AGAIN = """
+STILL_DEAD = """
 UPDATE dead_letter
-   SET state = 'dead', attempts = attempts + 1, error_class = $3, error = $4, dead_at = clock_timestamp(), resolved_at = NULL
+   SET error_class = $3, error = $4, dead_at = clock_timestamp()
  WHERE tenant_id = $1 AND dead_letter_id = $2"""
-
-COUNT = """
-SELECT count(*)
-  FROM dead_letter
- WHERE state = 'dead'"""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,10 +146,14 @@ def _letter(row: Record) -> DeadLetter:
 
 
 async def retry_round(database: Database, consumers: Mapping[str, Consumer]) -> int:
-    """Apply what is to be retried, each in its own transaction, and return how many there were."""
-    async with database.worker_tx(LIVE) as tx:
-        rows = await tx.fetch(TO_RETRY)
-    for row in rows:
+    """Apply what is to be retried, each in a transaction of its own, and return how many there were."""
+    count = 0
+    while True:
+        async with database.worker_tx(LIVE) as tx:
+            row = await tx.fetchrow(TAKE_ONE)
+        if row is None:
+            return count
+        count += 1
         try:
             consumer = consumers[row["consumer"]]
             await consumer.apply_again(row["tenant_id"], row["subject"], bytes(row["body"]))
@@ -165,12 +163,11 @@ async def retry_round(database: Database, consumers: Mapping[str, Consumer]) -> 
             )
             async with database.worker_tx(row["tenant_id"]) as tx:
                 await tx.execute(
-                    DEAD_AGAIN, row["tenant_id"], row["dead_letter_id"], type(error).__name__, error_text(error)[:500]
+                    STILL_DEAD, row["tenant_id"], row["dead_letter_id"], type(error).__name__, error_text(error)[:500]
                 )
         else:
             async with database.worker_tx(row["tenant_id"]) as tx:
                 await tx.execute(DONE, row["tenant_id"], row["dead_letter_id"])
-    return len(rows)
 
 
 def routes(service: str, database: Database) -> Sequence[HTTPRouteHandler]:
@@ -179,7 +176,9 @@ def routes(service: str, database: Database) -> Sequence[HTTPRouteHandler]:
 
     @get(base, guards=[requires("operator")], operation_id=f"list_{service}_dead_letters")
     async def list_dead_letters(
-        in_state: Annotated[Literal["dead", "retry", "done", "discarded", "any"], QueryParameter(name="state")] = "dead",
+        in_state: Annotated[
+            Literal["dead", "retry", "done", "discarded", "any"], QueryParameter(name="state")
+        ] = "dead",
         tenant_id: Annotated[UUID | None, QueryParameter(name="tenant_id")] = None,
         cursor: Annotated[UUID | None, QueryParameter(name="cursor")] = None,
         limit: Annotated[int, QueryParameter(name="limit", ge=1, le=500)] = 100,

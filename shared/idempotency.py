@@ -1,4 +1,5 @@
-"""`Idempotency-Key`: a repeat gets the stored answer, another body under the same key is refused, two at once are not both done.
+"""`Idempotency-Key`: a repeat gets the stored answer, another body under the same key is refused, two at once are not
+both done.
 
 Source: draft-ietf-httpapi-idempotency-key-header.
 """

@@ -20,7 +20,7 @@ _last = 0
 
 
 def new_id() -> UUID:
-    """Return a UUIDv7 that is greater than every one this process made before (RFC 9562: 48 bits of milliseconds, then a fraction of one)."""
+    """Return a UUIDv7, greater than every one this process made before (RFC 9562: milliseconds, then a fraction of one)."""
     global _last
     with _lock:
         # 60 bits: milliseconds and, below them, 1/4096 of a millisecond; a tie takes the next fraction.

@@ -38,7 +38,7 @@ def stream_of(service: str) -> str:
 
 
 class Messaging:
-    """NATS for one service. `generation` grows with every connection made, so whoever remembers an older one knows that it must look again."""
+    """NATS for one service. `generation` grows with every connection made: who remembers an older one must look again."""
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self.settings = settings

@@ -1,9 +1,9 @@
 """Forward-only migrations: numbered SQL files, one schema and three roles per service.
 
-`shared/migrations/NNNN_*.sql` goes into every service's schema, then `services/<service>/migrations/NNNN_*.sql`. Each file runs once, in one
-transaction, as the service's owner role, with `search_path` set to its schema; a file whose first line is `-- no-transaction` runs statement by
-statement outside of one (CREATE INDEX CONCURRENTLY). A file that was edited after it ran, a gap in the numbers and a database that is newer than
-the code are refused.
+`shared/migrations/NNNN_*.sql` goes into every service's schema, then `services/<service>/migrations/NNNN_*.sql`. Each
+file runs once, in one transaction, as the service's owner role, with `search_path` set to its schema; a file whose
+first line is `-- no-transaction` runs statement by statement outside of one (CREATE INDEX CONCURRENTLY). A file that
+was edited after it ran, a gap in the numbers and a database that is newer than the code are refused.
 """
 
 from __future__ import annotations

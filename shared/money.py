@@ -94,7 +94,7 @@ def parse_minor(amount: str, currency: str) -> int:
     places = exponent(currency)
     if len(fraction) > places:
         raise ValueError(f"{currency} has {places} decimals, {amount!r} has {len(fraction)}")
-    minor = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
+    minor: int = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
     return -minor if sign == "-" else minor
 
 

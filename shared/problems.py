@@ -1,4 +1,6 @@
-"""RFC 9457 problem details: the one place that knows which HTTP status each kind of refusal has, and how any failure is answered."""
+"""RFC 9457 problem details: the one place that knows which HTTP status each kind of refusal has, and how any failure
+is answered.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 
 from shared import telemetry
-from shared.database import OUTAGES
+from shared.database import is_outage
 from shared.errors import (
     ConflictError,
     DomainError,
@@ -88,7 +90,7 @@ def document(error: DomainError) -> dict[str, Any]:
     for name, value in error.members.items():
         body[f"{name}_" if name in RESERVED else name] = msgspec.to_builtins(value, str_keys=True)
     trace_id = telemetry.trace_id()
-    if trace_id is not None:
+    if trace_id is not None and body["status"] >= 500:  # elsewhere the answer depends on nothing but the refusal
         body["trace_id"] = trace_id
     return body
 
@@ -118,7 +120,7 @@ def refusal_of(request: Request[Any, Any, Any], error: Exception) -> DomainError
         return MethodNotAllowedError()
     if isinstance(error, HTTPException):
         return _of_http(error)
-    if isinstance(error, OUTAGES):
+    if is_outage(error):
         log.warning("outage_answered", **telemetry.describe(error))
         return UnavailableError("A server that we depend on does not answer in time.", retry_after_seconds=2)
     log.error("request_failed", **telemetry.describe(error))

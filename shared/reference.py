@@ -1,7 +1,8 @@
 """Each service's own copy of reference data: tenants, credentials, policies, calendars, staff and test clocks.
 
-The copy is kept by handlers for the messages of intake and routing (`consumers`), and read through `Reference`, which caches. What can be
-revoked is cached for half a second at most; what never changes once published (a policy's version) is compiled once.
+The copy is kept by handlers for the messages of intake and routing (`consumers`), and read through `Reference`, which
+caches. What can be revoked is cached for half a second at most; what never changes once published (a policy's
+version) is compiled once.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ class Reference:
         return found
 
     async def authenticate(self, key: str) -> Caller:
-        """Return whom a key stands for. UnauthorizedError, always the same, for a key that is malformed, unknown, wrong, expired or revoked."""
+        """Return whom a key stands for. UnauthorizedError, always the same, if it is unknown, wrong, expired or revoked."""
         parsed = auth.parse_key(key)
         if parsed is None:
             raise UnauthorizedError()

@@ -1,10 +1,11 @@
 """The relay: publishes what is in the outbox, in the order of its ids, and refills a stream that has lost messages.
 
-One relay per service works at a time; it holds a session lock of PostgreSQL, replicas wait for it. PostgreSQL is the record and the stream is
-transport: an acknowledgement is a strong hint, not proof. So rows stay after publishing, with their place in the stream, and
+One relay per service works at a time; it holds a session lock of PostgreSQL, replicas wait for it. PostgreSQL is the
+record and the stream is transport: an acknowledgement is a strong hint, not proof. So rows stay after publishing,
+with their place in the stream, and
 
-- before the first publish after every connection made, the stream is compared with what was published: rows above its end are published again,
-  all retained rows if it is gone or is not the one we knew (`repair`);
+- before the first publish after every connection made, the stream is compared with what was published: rows above its
+  end are published again, all retained rows if it is gone or is not the one we knew (`repair`);
 - now and then an audit looks for holes in the middle (`audit`).
 
 Consumers drop what they have seen, so publishing again is always safe.
@@ -24,7 +25,8 @@ import nats.js.errors
 import structlog
 from nats.js.api import StreamInfo
 
-from shared.database import OUTAGES, Database
+from shared.database import Database
+from shared.errors import UnavailableError
 from shared.ids import new_id
 from shared.messaging import API_SECONDS, Messaging, stream_of
 from shared.telemetry import Metrics, describe
@@ -128,7 +130,9 @@ class Relay:
                         await connection.close(timeout=2)
 
     async def _lead(self, connection: asyncpg.Connection) -> None:
-        while not await connection.fetchval(LOCK, f"recourse relay {self._service}"):
+        while True:
+            if await connection.fetchval(LOCK, f"recourse relay {self._service}"):
+                break
             await asyncio.sleep(LOCK_SECONDS)
         self.is_leader = True
         self._log.info("relay_leads")
@@ -137,8 +141,8 @@ class Relay:
             self._database.outbox_added.clear()
             try:
                 busy = await self.round(connection)
-            except (nats.errors.Error, nats.js.errors.Error, *OUTAGES) as error:
-                if connection.is_closed() or isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+            except (nats.errors.Error, nats.js.errors.Error, UnavailableError, TimeoutError) as error:
+                if connection.is_closed():
                     raise  # the lock went with the connection
                 self._log.warning("relay_failed", **describe(error))
                 self._failed()
@@ -193,17 +197,16 @@ class Relay:
         client = self._messaging.client
         batch_id = str(new_id())
         last = len(rows)
-        for number, row in enumerate(rows, start=1):
-            headers = {
-                **_headers(row),
-                "Nats-Batch-Id": batch_id,
-                "Nats-Batch-Sequence": str(number),
-            }
-            if number < last:
-                await client.publish(row["subject"], row["body"], headers=headers)
-                continue
-            headers["Nats-Batch-Commit"] = "1"
-            answer = await client.request(row["subject"], row["body"], timeout=API_SECONDS, headers=headers)
+        for number, row in enumerate(rows[:-1], start=1):
+            headers = {**_headers(row), "Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+            await client.publish(row["subject"], row["body"], headers=headers)
+        headers = {
+            **_headers(rows[-1]),
+            "Nats-Batch-Id": batch_id,
+            "Nats-Batch-Sequence": str(last),
+            "Nats-Batch-Commit": "1",
+        }
+        answer = await client.request(rows[-1]["subject"], rows[-1]["body"], timeout=API_SECONDS, headers=headers)
         return _place(answer.data)
 
     async def _publish_one(self, row: asyncpg.Record) -> int:
@@ -229,7 +232,7 @@ class Relay:
         if len(rows) < self._settings.outbox_batch:
             waiting, oldest = 0, 0.0
         else:
-            row = await connection.fetchrow(WAITING)
+            [row] = await connection.fetch(WAITING)
             waiting, oldest = row["waiting"], row["oldest_seconds"]
         self._metrics.outbox_waiting.labels(self._service).set(waiting)
         self._metrics.outbox_oldest_seconds.labels(self._service).set(oldest)

@@ -1,6 +1,7 @@
 """One service: an HTTP application, consumers, loops, a relay, and their orderly start and stop.
 
-A service says what it is made of in a `ServiceSpec`; `build` makes a `Service` of it. Handlers ask for `caller`, `tx` and `runtime` by name.
+A service says what it is made of in a `ServiceSpec`; `build` makes a `Service` of it. Handlers ask for `caller`, `tx`
+and `runtime` by name.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from shared import dead_letters, housekeeping, migrations, problems
 from shared.auth import Caller, check_guarded, public
 from shared.body import RecourseRequest
 from shared.consuming import Consumer
-from shared.database import OUTAGES, Database, Tx, UnsafeServerError, dsn_for
-from shared.errors import DomainError, MalformedError
+from shared.database import Database, Tx, UnsafeServerError, dsn_for, is_outage
+from shared.errors import MalformedError
 from shared.messages.base import LIVE
 from shared.messaging import Messaging
 from shared.rate_limit import RateLimiter
@@ -215,7 +216,7 @@ class Service:
             try:
                 async with asyncio.timeout(self.settings.command_seconds), self.runtime.db.api_tx(LIVE) as tx:
                     await tx.fetchval("SELECT 1")
-            except (DomainError, *OUTAGES) as error:
+            except Exception as error:
                 reasons.append(
                     Reason(
                         f"PostgreSQL does not answer ({type(error.__cause__ or error).__name__}).",
@@ -269,8 +270,10 @@ class Service:
             except (UnsafeServerError, migrations.MigrationError) as refusal:
                 await self.runtime.db.close()
                 raise StartError(str(refusal)) from refusal
-            except OUTAGES as outage:
+            except Exception as outage:
                 await self.runtime.db.close()
+                if not is_outage(outage):
+                    raise
                 if time.monotonic() > until:
                     raise StartError(
                         f"PostgreSQL does not answer ({type(outage).__name__}): check that it runs and RECOURSE_DATABASE_URL."
@@ -389,7 +392,9 @@ class _Gate:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
+        if scope["type"] == "http" and (  # type: ignore[comparison-overlap]  # Litestar types it as its enum
+            "\x00" in scope["path"] or b"%00" in scope["query_string"]
+        ):
             answer = problems.response(MalformedError("The address holds the character NUL."))
             await answer.to_asgi_response(None, Request(scope))(scope, receive, send)
             return

@@ -19,7 +19,7 @@ class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: whoever runs several services in one loop decides when to stop."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as uvicorn declares it
+    def capture_signals(self):  # type: ignore[no-untyped-def]
         yield
 
 
@@ -35,7 +35,7 @@ async def serve(service: Service, stop: asyncio.Event, listening: Callable[[int]
     place = _listener(service.settings.host, service.settings.port)
     server = _Server(
         uvicorn.Config(
-            service.app,  # type: ignore[arg-type]  # Litestar's and uvicorn's ASGI types differ in name only
+            service.app,
             lifespan="off",
             access_log=False,
             log_config=None,
@@ -92,6 +92,8 @@ def _listener(host: str, port: int) -> socket.socket:
         place.bind((host, port))
     except OSError as taken:
         place.close()
-        raise StartError(f"The address {host}:{port} is taken: stop what listens there, or choose another port.") from taken
+        raise StartError(
+            f"The address {host}:{port} is taken: stop what listens there, or choose another port."
+        ) from taken
     place.set_inheritable(True)
     return place

@@ -1,4 +1,6 @@
-"""Settings: environment variables, read once at start into a frozen Struct. A missing or wrong one stops the start with its name."""
+"""Settings: environment variables, read once at start into a frozen Struct. A missing or wrong one stops the start
+with its name.
+"""
 
 from __future__ import annotations
 

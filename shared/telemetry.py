@@ -1,4 +1,6 @@
-"""Logs, metrics and trace context. Logs are JSON lines with allow-listed fields only, so nothing personal can slip in by being passed along."""
+"""Logs, metrics and trace context. Logs are JSON lines with allow-listed fields only, so nothing personal can slip in
+by being passed along.
+"""
 
 from __future__ import annotations
 
@@ -21,83 +23,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from shared.errors import DomainError, NotYetError
 
-_FIELDS: set[str] = set(
-    [
-        "event",
-        "level",
-        "timestamp",
-        "logger",
-        "service",
-        "tenant_id",
-        "complaint_id",
-        "case_id",
-        "message_id",
-        "credential_id",
-        "dead_letter_id",
-        "consumer",
-        "stream",
-        "subject",
-        "loop",
-        "worker",
-        "rule",
-        "clause",
-        "kind",
-        "state",
-        "status",
-        "method",
-        "route",
-        "seconds",
-        "count",
-        "batch",
-        "attempts",
-        "failures",
-        "begun",
-        "seq",
-        "version",
-        "revision",
-        "reason",
-        "error",
-        "error_class",
-        "where",
-        "sqlstate",
-        "constraint",
-        "trace_id",
-        "number",
-        "due_at",
-        "wake_at",
-        "at",
-        "port",
-        "host",
-        "role",
-        "origin",
-        "name",
-        "added",
-        "removed",
-        "published",
-        "resent",
-        "holes",
-        "last_seq",
-        "slug",
-        "channel",
-        "provider",
-        "source",
-        "delivery_id",
-        "webhook_id",
-        "operation_id",
-        "step",
-        "size",
-        "limit",
-        "lag_seconds",
-        "signal",
-        "pid",
-        "policy_version",
-        "effect",
-        "addressed",
-        "row",
-        "rows",
-        "line",
-    ]
-)
+_FIELDS: set[str] = {
+    "event", "level", "timestamp", "logger", "service", "tenant_id", "complaint_id", "case_id", "message_id",
+    "credential_id", "dead_letter_id", "consumer", "stream", "subject", "loop", "worker", "rule", "clause", "kind",
+    "state", "status", "method", "route", "seconds", "count", "batch", "attempts", "failures", "begun", "seq",
+    "version", "revision", "reason", "error", "error_class", "where", "sqlstate", "constraint", "trace_id",
+    "number", "due_at", "wake_at", "at", "port", "host", "role", "origin", "name", "added", "removed", "published",
+    "resent", "holes", "last_seq", "slug", "channel", "provider", "source", "delivery_id", "webhook_id",
+    "operation_id", "step", "size", "limit", "lag_seconds", "signal", "pid", "policy_version", "effect",
+    "addressed", "row", "rows", "line"
+}  # fmt: skip
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _context: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
@@ -272,7 +207,7 @@ class Watch:
         self._log = structlog.get_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # type: ignore[comparison-overlap]  # Litestar types it as its enum
             await self._app(scope, receive, send)
             return
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)

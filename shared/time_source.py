@@ -1,4 +1,6 @@
-"""The one place that tells the time. Live tenants: the database's clock. Sandbox tenants: their own test clock, which only routing moves."""
+"""The one place that tells the time. Live tenants: the database's clock. Sandbox tenants: their own test clock, which
+only routing moves.
+"""
 
 from __future__ import annotations
 

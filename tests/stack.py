@@ -29,29 +29,36 @@ NOW = datetime(2026, 9, 1, 8, 0, tzinfo=UTC)
 
 EFFECTS = """
 CREATE TABLE {schema}.effect (
-    tenant_id uuid NOT NULL, id bigint GENERATED ALWAYS AS IDENTITY, message_id uuid NOT NULL, kind text NOT NULL, PRIMARY KEY (tenant_id, id));
+    tenant_id uuid NOT NULL, id bigint GENERATED ALWAYS AS IDENTITY, message_id uuid NOT NULL, kind text NOT NULL,
+    PRIMARY KEY (tenant_id, id));
 SET search_path = {schema}, public;
 SELECT apply_tenant_policy('effect');
 RESET search_path"""
 
 
 def a_request(tenant_id: UUID, kind: str = "supplemented", **data: Any) -> EntryRequested:
-    return EntryRequested(message_id=new_id(), tenant_id=tenant_id, at=NOW, case_id=new_id(), kind=kind, by=SYSTEM, data=data)
+    return EntryRequested(
+        message_id=new_id(), tenant_id=tenant_id, at=NOW, case_id=new_id(), kind=kind, by=SYSTEM, data=data
+    )
 
 
 async def record(message: EntryRequested, tx: Tx) -> None:
     """The plainest effect there is: a row per application, so that twice shows."""
     await tx.execute(
-        "INSERT INTO effect (tenant_id, message_id, kind) VALUES ($1, $2, $3)", tx.tenant_id, message.message_id, message.kind
+        "INSERT INTO effect (tenant_id, message_id, kind) VALUES ($1, $2, $3)",
+        tx.tenant_id,
+        message.message_id,
+        message.kind,
     )
 
 
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 15.0) -> Any:
     """Wait for a condition, and return what it gives once that is true."""
     async with asyncio.timeout(seconds):
-        while not (found := await condition()):
+        while True:
+            if found := await condition():
+                return found
             await asyncio.sleep(0.02)
-        return found
 
 
 class Stack:
@@ -74,7 +81,10 @@ class Stack:
         loops: Callable[[Runtime[Any]], Sequence[Loop]] = lambda _: (),
         **changes: str,
     ) -> AsyncIterator[Service]:
-        service = build(ServiceSpec(name=name, consumers=consumers, route_handlers=routes, loops=loops), self.settings(name, **changes))
+        service = build(
+            ServiceSpec(name=name, consumers=consumers, route_handlers=routes, loops=loops),
+            self.settings(name, **changes),
+        )
         await service.start()
         self.running.append(service)
         try:
@@ -86,9 +96,11 @@ class Stack:
 
     def hearing(self, handler: Any = record, **changes: str) -> Any:
         """sla with one consumer of intake's requests."""
-        return self.service(
-            "sla", lambda _: [Consumer("sla", "intake", handlers={EntryRequested: handler}, name="sla-on-entry")], **changes
-        )
+
+        def consumers(_: Runtime[Any]) -> list[Consumer]:
+            return [Consumer("sla", "intake", handlers={EntryRequested: handler}, name="sla-on-entry")]
+
+        return self.service("sla", consumers, (), lambda _: (), **changes)
 
     async def tell(self, service: Service, *messages: Any) -> None:
         for tenant_id in dict.fromkeys(message.tenant_id for message in messages):
@@ -96,9 +108,13 @@ class Stack:
                 await outbox.add_many(tx, [message for message in messages if message.tenant_id == tenant_id])
 
     async def effects(self, schema: str = "sla") -> list[UUID]:
-        return [row["message_id"] for row in await self.root.fetch(f"SELECT message_id FROM {schema}.effect ORDER BY id")]
+        return [
+            row["message_id"] for row in await self.root.fetch(f"SELECT message_id FROM {schema}.effect ORDER BY id")
+        ]
 
-    async def a_tenant(self, service: str = "intake", tenant_id: UUID | None = None, sandbox: bool = False, **limits: int) -> UUID:
+    async def a_tenant(
+        self, service: str = "intake", tenant_id: UUID | None = None, sandbox: bool = False, **limits: int
+    ) -> UUID:
         """Put a tenant straight into a service's reference tables."""
         tenant_id = tenant_id or uuid4()
         await self.root.execute(
@@ -126,7 +142,9 @@ class Stack:
             **columns,
         }
         marks = ", ".join(f"${number}" for number in range(1, len(values) + 1))
-        await self.root.execute(f"INSERT INTO {service}.credential ({', '.join(values)}) VALUES ({marks})", *values.values())
+        await self.root.execute(
+            f"INSERT INTO {service}.credential ({', '.join(values)}) VALUES ({marks})", *values.values()
+        )
         return key
 
 

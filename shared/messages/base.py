@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     traceparent: str | None = None
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.SUBJECT:
             _types[_type_name(cls.SUBJECT)] = cls
