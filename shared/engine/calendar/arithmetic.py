@@ -74,20 +74,21 @@ class _Table:
         "begins",
         "by_day",
         "closes",
+        "days",
         "ends",
         "first",
         "first_year",
         "last_year",
         "size",
         "starts",
-        "stops",
         "totals",
         "working",
     )
 
     def __init__(self, first_year: int, years: Sequence[_Year], begins: datetime, stops: datetime) -> None:
         self.first_year, self.last_year = first_year, first_year + len(years) - 1
-        self.begins, self.stops = begins, stops  # the instants that the table covers: [begins, stops)
+        self.begins = begins
+        self.days = (stops - begins).days  # whole days that the table covers
         self.first = date(first_year, 1, 1).toordinal()
         self.before = [0]  # working dates before the n-th date of the table
         self.working: list[int] = []  # ordinals of the working dates
@@ -104,7 +105,7 @@ class _Table:
         self.starts = [start for year in years for start in year.starts]
         self.ends = [end for year in years for end in year.ends]
         self.by_day = [  # intervals that start before the n-th 24 hours of the table
-            bisect_left(self.starts, begins + _DAY * day) for day in range((stops - begins).days + 2)
+            bisect_left(self.starts, begins + _DAY * day) for day in range(self.days + 2)
         ]
         self.totals: list[timedelta] = []  # working time from the table's start to each interval's end
         total = _ZERO
@@ -336,9 +337,9 @@ class Calendar:
         """
         at = start if start.tzinfo is UTC else start.astimezone(UTC)
         table = self._table
-        if table is None or not table.begins <= at < table.stops:
+        if table is None or not 0 <= (day := (at - table.begins).days) < table.days:
             table = self._grown(self.local(at).year)
-        day = (at - table.begins).days
+            day = (at - table.begins).days
         index = bisect_right(table.starts, at, table.by_day[day], table.by_day[day + 1]) - 1
         if length <= _ZERO:
             return self._back(table, at, index, length)
