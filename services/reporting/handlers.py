@@ -7,7 +7,6 @@ however many messages have come.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -36,13 +35,13 @@ async def on_zone(message: TenantChanged, tx: Tx) -> None:
         await repository.mark_other_zone(tx, message.tenant_id)
 
 
-def consumers(wake: asyncio.Event) -> list[Consumer]:
-    """Return the consumers of what reporting counts; `wake` is set when a transaction has left facts to be made."""
+def consumers(wake: Callable[[], None]) -> list[Consumer]:
+    """Return the consumers of what reporting counts; `wake` is called when a transaction has left facts to be made."""
 
     def noted(store: Callable[[Tx, Any], Awaitable[None]]) -> Handler:
         async def handler(message: Any, tx: Tx) -> None:
             await store(tx, message)
-            tx.after_commit(wake.set)
+            tx.after_commit(wake)
 
         return handler
 

@@ -7,8 +7,6 @@ time, so nothing is lost and nothing counted twice, with any number of replicas.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Sequence
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -19,32 +17,15 @@ from msgspec import Struct
 from services.reporting import repository
 from services.reporting.domain.rollups import DIMENSIONS, differences
 from services.reporting.domain.telling import fact_of
+from shared import telemetry
 from shared.database import Database, Tx
 from shared.messages import LIVE
 from shared.telemetry import describe
 
 CASES_AT_ONCE = 200
-LEAST_WAIT, MOST_WAIT = 0.05, 1.0  # seconds between two looks at an empty queue; a message ends the wait
 
 log = structlog.get_logger()
-
-
-async def keep_facts(database: Database, wake: asyncio.Event) -> None:
-    """Make facts until cancelled, each tenant in its turn."""
-    wait = LEAST_WAIT
-    while True:
-        try:
-            busy = await refresh_round(database)
-        except Exception as error:
-            log.error("facts_failed", **describe(error))
-            busy = False
-        if busy:
-            wait = LEAST_WAIT
-            continue
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), wait)
-        wait = LEAST_WAIT if wake.is_set() else min(wait * 2, MOST_WAIT)
-        wake.clear()
+telemetry.allow("facts", "sums")
 
 
 async def refresh_round(database: Database, size: int = CASES_AT_ONCE) -> bool:

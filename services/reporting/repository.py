@@ -598,3 +598,17 @@ def _stored(row: Record) -> StoredFact:
     values["counted"] = _COUNTED.decode(values["counted"])
     values["body"] = _ROW.decode(values["body"])
     return StoredFact(**values)
+
+
+EXCEEDS = """
+SELECT count(*) > $4
+  FROM (SELECT 1
+          FROM fact
+         WHERE tenant_id = $1 AND seq > 0 AND case_kind = 'complaint'
+           AND received_at >= $2 AND received_at < coalesce($3::timestamptz, 'infinity')
+         LIMIT $4 + 1) AS found"""
+
+
+async def exceeds(tx: Tx, tenant_id: UUID, start_at: datetime, end_at: datetime | None, most: int) -> bool:
+    """Return whether more than `most` complaints were received in `[start_at, end_at)`."""
+    return bool(await tx.fetchval(EXCEEDS, tenant_id, start_at, end_at, most))

@@ -119,7 +119,6 @@ class Tally:
             settings: the tenant's choices, for the rule's expressions.
         """
         self._rule, self._zone, self._until, self._only, self._settings = rule, zone, until, only, settings
-        self._first_month = int(getattr(rule, "first_month", 1))
         self._cells: dict[tuple[Period, str | None, str | None, str | None], _Cell] = {}
         if rule.subject is None:
             current = self._period(until)
@@ -191,7 +190,7 @@ class Tally:
         if at is None or at > self._until:
             return None
         if self._only is None:
-            return period_at(at, self._rule.period, self._zone, self._first_month)
+            return period_at(at, self._rule.period, self._zone, self._rule.first_month)
         return self._only if self._only.start_on <= at.astimezone(self._zone).date() < self._only.end_on else None
 
     def _cell(self, period: Period, *place: str | None) -> _Cell:

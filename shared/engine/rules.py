@@ -212,6 +212,7 @@ class ReportRule(Rule):
     by: tuple[str, ...]
     subject: Value
     target: str | None
+    first_month: int = 1
 
 
 @dataclass(slots=True)

@@ -1048,6 +1048,7 @@ class Compiler:
                     entries_when=tuple(condition for _, condition in entries),
                     period=row.period,
                     period_of=row.period_of,
+                    first_month=row.first_month,
                     by=tuple(row.by),
                     subject=self.val(row.subject, f"{path}/subject", env=self.fact_env),
                     target=row.target,

@@ -547,6 +547,7 @@ class Row(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     entries: Triggers | None = None  # take the figures from entries with this trigger instead of complaints
     period: Literal["day", "month", "quarter", "half", "year"] = "month"
     period_of: Literal["received", "handled", "resolved", "entry", "due"] = "received"
+    first_month: Annotated[int, Meta(ge=1, le=12)] = 1  # in which the year begins that quarters and halves divide; 12: halves from December
     by: list[str] = []
     subject: Value = None
     target: str | None = None

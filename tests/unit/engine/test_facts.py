@@ -39,6 +39,7 @@ from shared.engine.model import (
 )
 from shared.engine.rules import ReportRule
 from shared.policy.cel.problems import EvaluationError
+from shared.policy.compiling import compile_policy
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 NINE = datetime(2026, 3, 2, 1, tzinfo=UTC)  # 09:00 in Shanghai
@@ -451,16 +452,13 @@ def test_lengths_of_time_are_told_in_hours() -> None:
 
 
 def test_sums_of_money_are_told_in_its_decimals() -> None:
-    class Amount:
-        type = "money"
-
-        def __call__(self, scope: Any) -> int:
-            return int(scope.fines_minor)
+    def amount(scope: Any) -> str:  # as expressions give money
+        return f"{scope.fines_minor / 100:.2f}"
 
     rows = [FactRow(at=NINE, fines_minor=48_050), FactRow(at=NINE, fines_minor=1_000, count=2)]
 
-    assert figures_of(a_rule(value="sum", of=Amount()), rows) == {("2026-03", None): "500.50"}
-    assert figures_of(a_rule(value="mean", of=Amount()), rows) == {("2026-03", None): "166.83"}
+    assert figures_of(a_rule(value="sum", of=amount), rows) == {("2026-03", None): "500.50"}
+    assert figures_of(a_rule(value="mean", of=amount), rows) == {("2026-03", None): "166.83"}
 
 
 def test_a_rate_divides_complaints_by_what_entries_say() -> None:
@@ -546,6 +544,15 @@ def test_a_row_that_cannot_be_evaluated_is_shown_not_swallowed() -> None:
     assert (figure.value, figure.data) == ("1", {"failed": 1})
 
 
+def test_expressions_may_read_the_tenants_choices() -> None:
+    rule = a_rule(where=lambda scope: scope.escalated >= scope.settings["R38.33.most"])
+    rows = [FactRow(at=NINE, escalated=2), FactRow(at=NINE, escalated=3)]
+
+    [figure] = report_rows([rule], rows, SHANGHAI, UNTIL, settings={"R38.33.most": 3})
+
+    assert figure.value == "1"
+
+
 def test_a_condition_on_the_trigger_selects_entries() -> None:
     entries = tuple(
         FactEntry(trigger="replied", at=NINE, by="clerk", data={"final": final}) for final in (True, False, True)
@@ -561,6 +568,88 @@ def test_one_period_can_be_asked_for() -> None:
         tally.add(FactRow(at=datetime(2026, month, 10, tzinfo=UTC)))
 
     assert [(figure.period, figure.value) for figure in tally.figures()] == [("2026-Q1", "2")]
+
+
+def test_halves_may_begin_in_december() -> None:
+    rows = [FactRow(at=datetime(2026, 5, 31, 15, tzinfo=UTC)), FactRow(at=datetime(2025, 12, 1, tzinfo=UTC))]
+    rule = a_rule(period="half", first_month=12)
+
+    figures = figures_of(rule, rows, datetime(2026, 5, 31, 15, 59, tzinfo=UTC))
+
+    assert figures == {("2025-12-01/2026-05-31", None): "2"}
+
+
+REPORTS = [
+    {
+        "row": "fed_back",
+        "clause": "R09.34",
+        "value": "percent",
+        "done": '!("R09.21" in breached)',
+        "target": {"setting": "R09.34.target"},
+    },
+    {"row": "breaches", "clause": "R06.13", "value": "sum", "of": "=size(breached)", "period_of": "due"},
+    {"row": "with_good_reason", "clause": "R06.13", "where": "late && good_reason"},
+    {"row": "invalid", "clause": "R09.33", "where": 'severity == "invalid"', "period": "quarter"},
+    {
+        "row": "average_score",
+        "clause": "R28.1",
+        "value": "mean",
+        "entries": "step:staff_scored",
+        "of": "=[data.attitude, data.communication, data.problem_solving]",
+        "subject": "=data.staff",
+    },
+    {"row": "losses", "value": "sum", "of": "=fields.loss_cny"},
+    {"row": "hours", "value": "mean", "where": "resolved_at != null", "of": "=resolved_at - at"},
+]
+
+
+def test_rows_written_in_a_policy_are_counted() -> None:
+    """From the document of a policy to the figures, through the real compiler."""
+    policy = compile_policy(
+        {
+            "policy": 1,
+            "title": "A hospital",
+            "settings": {"R09.34.target": {"type": "text", "default": "100"}},
+            "vocabulary": {
+                "severities": {"invalid": ""},
+                "fields": {"loss_cny": {"type": "money"}},
+                "steps": {"staff_scored": ""},
+            },
+            "reports": REPORTS,
+        }
+    )
+    scored = FactEntry(
+        trigger="step:staff_scored",
+        at=NINE,
+        by="supervisor",
+        data={"staff": "clerk-1", "attitude": 85, "communication": 90, "problem_solving": 80},
+    )
+    rows = [
+        FactRow(at=NINE, clocks={"R09.21": "met"}, on_time=True, count=50, severity="invalid"),
+        FactRow(at=NINE, clocks={"R09.19": "met"}, on_time=True, resolved_at=NINE + timedelta(hours=3)),
+        FactRow(
+            at=NINE,
+            due_at=NINE + timedelta(days=7),
+            breached=("R09.21",),
+            late=True,
+            good_reason=True,
+            fields={"loss_cny": "4.50"},
+            entries=(scored,),
+        ),
+    ]
+
+    figures = report_rows(policy.reports, rows, SHANGHAI, UNTIL, settings=policy.settings)
+
+    assert {(figure.row, figure.period, figure.subject): figure.value for figure in figures} == {
+        ("fed_back", "2026-03", None): "98.08",
+        ("breaches", "2026-03", None): "1",
+        ("with_good_reason", "2026-03", None): "1",
+        ("invalid", "2026-Q1", None): "50",
+        ("average_score", "2026-03", "clerk-1"): "85",
+        ("losses", "2026-03", None): "4.50",
+        ("hours", "2026-03", None): "3",
+    }
+    assert figures[0].data == {"cases": 52, "done": 51, "target_met": False}
 
 
 @pytest.mark.parametrize(
