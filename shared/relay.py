@@ -109,6 +109,11 @@ class Relay:
         self.failing_since: float | None = None
         self._log = structlog.get_logger().bind(service=self._service)
 
+    @property
+    def has_repaired(self) -> bool:
+        """Whether the stream has been compared on this connection, and so may be published to."""
+        return self._repaired_generation == self._messaging.generation > 0
+
     async def run(self) -> None:
         """Wait for the lock, then publish until cancelled; whatever fails is tried again."""
         while True:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator, MutableMapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -33,6 +34,7 @@ _FIELDS: set[str] = {
     "operation_id", "step", "size", "limit", "lag_seconds", "signal", "pid", "policy_version", "effect",
     "addressed", "row", "rows", "line"
 }  # fmt: skip
+_ROOT = Path(__file__).resolve().parent.parent
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _context: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
@@ -104,9 +106,16 @@ def describe(error: BaseException) -> dict[str, Any]:
         said["error"] = str(error)[:500]
     elif isinstance(error, msgspec.ValidationError):
         said["error"] = without_values(str(error))
+    elif isinstance(error, msgspec.DecodeError):
+        said["error"] = str(error)  # the place of the mistake, no value
     frames = traceback.extract_tb(error.__traceback__)
     if frames:
-        ours = [each for each in frames if "site-packages" not in each.filename] or list(frames)
+        ours = [
+            each
+            for each in frames
+            if Path(each.filename).is_relative_to(_ROOT) and "site-packages" not in each.filename
+        ]
+        ours = ours or list(frames)
         said["where"] = " < ".join(f"{_module(each.filename)}:{each.lineno}" for each in reversed(ours[-4:]))
     return said
 
@@ -114,7 +123,11 @@ def describe(error: BaseException) -> dict[str, Any]:
 def error_text(error: BaseException) -> str:
     """Return one line for a dead letter: what `describe` says."""
     said = describe(error)
-    return " ".join(str(said[key]) for key in ("error", "where") if key in said) or said["error_class"]
+    return (
+        f"{said.get('error', said['error_class'])} ({said['where']})"
+        if "where" in said
+        else str(said.get("error", said["error_class"]))
+    )
 
 
 def without_values(text: str) -> str:
@@ -123,7 +136,8 @@ def without_values(text: str) -> str:
 
 
 def _module(filename: str) -> str:
-    return "/".join(filename.rsplit(os.sep, 3)[-3:])
+    path = Path(filename)
+    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name
 
 
 # -- trace context ---------------------------------------------------------------------------------------------------
