@@ -235,7 +235,7 @@ def _said(timeline: Sequence[Entry]) -> _Said:
                 said.accepted, said.decline_reason = True, None
             case "declined":
                 said.accepted, said.decline_reason = False, data.get("reason")
-            case "escalated":
+            case "escalated" if entry.key is None:  # with a key it is the echo of an effect, which counts itself
                 said.escalated += 1
             case "approved" if data.get("step") == "good_reason":
                 said.good_reason = True
