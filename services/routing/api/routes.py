@@ -1,0 +1,13 @@
+"""Every route of routing."""
+
+from services.routing.api import cases, duties, impact, joins, sandbox, staff, worklist
+
+ROUTE_HANDLERS = [
+    *cases.ROUTE_HANDLERS,
+    *worklist.ROUTE_HANDLERS,
+    *joins.ROUTE_HANDLERS,
+    *duties.ROUTE_HANDLERS,
+    *impact.ROUTE_HANDLERS,
+    *staff.ROUTE_HANDLERS,
+    *sandbox.ROUTE_HANDLERS,
+]

@@ -1,0 +1,36 @@
+"""Composition root of routing: what the service is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.routing import answering, parts
+from services.routing.api.routes import ROUTE_HANDLERS
+from services.routing.handlers import consumers
+from services.routing.loops import loops
+from services.routing.settings import RoutingSettings
+from shared.service import Runtime, Service, ServiceSpec, build
+from shared.settings import load
+
+SERVICE = "routing"
+
+
+async def _on_start(runtime: Runtime[Any]) -> None:
+    parts.make(runtime)
+    await answering.listen(runtime)
+
+
+SPEC = ServiceSpec(
+    name=SERVICE,
+    route_handlers=ROUTE_HANDLERS,
+    consumers=consumers,
+    loops=loops,
+    on_start=_on_start,
+    description="Cases and their timelines: what happened, whose it is, what may happen next; staff; the test clock of sandboxes.",
+)
+
+
+def routing(environ: Mapping[str, str]) -> Service:
+    """Return the service as the environment sets it up, not started yet."""
+    return build(SPEC, load(RoutingSettings, SERVICE, environ))

@@ -1,0 +1,1 @@
+"""Every SQL statement of routing, by what it is about."""

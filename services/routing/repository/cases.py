@@ -1,0 +1,358 @@
+"""Cases, their timelines, and what is derived from them to be found by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from services.routing.domain.columns import Columns
+from shared.database import Record, Tx
+from shared.engine.model import Entry
+
+CASE = """
+SELECT c.case_id, c.kind, c.number, c.subject_key, c.source, c.silent, c.duplicate_of, c.policy_version, c.current_policy_version,
+       c.version, c.state, c.closed, c.received_at, c.changed_at, c.owner_unit, c.owner_role, c.owner_staff,
+       (SELECT json_agg(json_build_object('seq', e.seq, 'kind', e.kind, 'at', e.at, 'by', e.by, 'data', e.data, 'counts', e.counts,
+                                          'key', e.key) ORDER BY e.seq)
+          FROM entry e
+         WHERE e.tenant_id = c.tenant_id AND e.case_id = c.case_id)::text AS timeline
+  FROM "case" c
+ WHERE c.tenant_id = $1 AND c.case_id = $2"""
+
+LOCK_CASE = CASE + " FOR UPDATE OF c"
+
+TIMELINE = """
+SELECT json_agg(json_build_object('seq', seq, 'kind', kind, 'at', at, 'by', by, 'data', data, 'counts', counts, 'key', key)
+                ORDER BY seq)::text
+  FROM entry
+ WHERE tenant_id = $1 AND case_id = $2"""
+
+EXISTS = """
+SELECT version FROM "case" WHERE tenant_id = $1 AND case_id = $2"""
+
+INSERT_CASE = """
+WITH made AS (
+    INSERT INTO "case" (tenant_id, case_id, kind, number, subject_key, year, source, silent, duplicate_of, policy_version,
+                        current_policy_version, version, state, closed, outcome, class_kind, category, severity, priority, rank,
+                        respondent, owner_unit, owner_role, owner_staff, received_at, changed_at, due_at, breached_at, provisional)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
+            $27, $28, $29)
+        ON CONFLICT DO NOTHING
+    RETURNING 1),
+lines AS (
+    INSERT INTO entry (tenant_id, case_id, seq, kind, at, by, data, counts, key)
+    SELECT $1, $2, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
+      FROM made,
+           json_to_recordset($30::json) AS e(seq integer, kind text, at timestamptz, by json, data json, counts json, key text)),
+woken AS (
+    INSERT INTO wake_up (tenant_id, case_id, wake_at, sandbox)
+    SELECT $1, $2, $31::timestamptz, $32
+      FROM made
+     WHERE $31::timestamptz IS NOT NULL)
+SELECT 1 FROM made"""
+
+UPDATE_CASE = """
+WITH made AS (
+    UPDATE "case"
+       SET current_policy_version = $4, version = $5, state = $6, closed = $7, outcome = $8, class_kind = $9, category = $10,
+           severity = $11, priority = $12, rank = $13, respondent = $14, owner_unit = $15, owner_role = $16, owner_staff = $17,
+           changed_at = $18, due_at = $19, breached_at = $20, provisional = $21
+     WHERE tenant_id = $1 AND case_id = $2 AND version = $3
+    RETURNING 1),
+lines AS (
+    INSERT INTO entry (tenant_id, case_id, seq, kind, at, by, data, counts, key)
+    SELECT $1, $2, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
+      FROM made,
+           json_to_recordset($22::json) AS e(seq integer, kind text, at timestamptz, by json, data json, counts json, key text)),
+woken AS (
+    INSERT INTO wake_up (tenant_id, case_id, wake_at, sandbox)
+    SELECT $1, $2, $23::timestamptz, $24
+      FROM made
+     WHERE $23::timestamptz IS NOT NULL
+        ON CONFLICT (tenant_id, case_id) DO UPDATE SET wake_at = excluded.wake_at),
+asleep AS (
+    DELETE FROM wake_up
+     WHERE tenant_id = $1 AND case_id = $2 AND $23::timestamptz IS NULL)
+SELECT 1 FROM made"""
+
+LOCK_SUBJECT = """
+SELECT pg_advisory_xact_lock(hashtextextended($1::text || ' ' || $2, 1))"""
+
+SUBJECT = """
+SELECT case_id, version, changed_at
+  FROM "case"
+ WHERE tenant_id = $1 AND subject_key = $2"""
+
+COUNTED = """
+SELECT json_agg(json_build_object('seq', seq, 'kind', kind, 'at', at, 'by', by, 'data', data) ORDER BY seq)::text
+  FROM entry
+ WHERE tenant_id = $1 AND case_id = $2 AND kind IN ('counted', 'uncounted') AND data ->> 'rule' = $3"""
+
+GROW_SUBJECT = """
+WITH made AS (
+    UPDATE "case"
+       SET version = $4, changed_at = $5
+     WHERE tenant_id = $1 AND case_id = $2 AND version = $3
+    RETURNING 1)
+INSERT INTO entry (tenant_id, case_id, seq, kind, at, by, data, counts, key)
+SELECT $1, $2, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
+  FROM made,
+       json_to_recordset($6::json) AS e(seq integer, kind text, at timestamptz, by json, data json, counts json, key text)
+RETURNING 1"""
+
+DUTY = """
+SELECT case_id FROM "case" WHERE tenant_id = $1 AND year = $2"""
+
+OPEN_CASES_AFTER = """
+SELECT case_id
+  FROM "case"
+ WHERE tenant_id = $1 AND kind = ANY($2) AND NOT closed AND case_id > $3
+ ORDER BY case_id
+ LIMIT $4"""
+
+# A calendar reaches cases whose clocks run: provisional ones, and all of them where the edition says so. The fold tells which it moves.
+RUNNING_CASES_AFTER = """
+SELECT case_id
+  FROM "case"
+ WHERE tenant_id = $1 AND kind <> 'subject' AND (provisional OR due_at IS NOT NULL) AND case_id > $2
+ ORDER BY case_id
+ LIMIT $3"""
+
+UNASSIGNED = """
+SELECT c.case_id
+  FROM "case" c
+ WHERE c.tenant_id = $1 AND c.kind = 'complaint' AND c.stored_at > $2
+   AND NOT EXISTS (SELECT 1 FROM assignment a WHERE a.tenant_id = c.tenant_id AND a.case_id = c.case_id AND a.active)
+ ORDER BY c.stored_at
+ LIMIT $3"""
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """One case as it is stored, with its timeline."""
+
+    case_id: UUID
+    kind: str
+    number: str
+    subject_key: str | None
+    source: str
+    silent: bool
+    duplicate_of: UUID | None
+    policy_version: int
+    current_policy_version: int
+    version: int
+    state: str
+    closed: bool
+    received_at: datetime
+    changed_at: datetime
+    owner_unit: str | None
+    owner_role: str | None
+    owner_staff: str | None
+    timeline: tuple[Entry, ...]
+
+
+class NewCase(msgspec.Struct, frozen=True, kw_only=True):
+    """What a case bears from its first line on."""
+
+    case_id: UUID
+    kind: str
+    policy_version: int
+    received_at: datetime
+    number: str = ""
+    subject_key: str | None = None
+    year: int | None = None
+    source: str = ""
+    silent: bool = False
+    duplicate_of: UUID | None = None
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    case_id: UUID
+    version: int
+    changed_at: datetime
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    unit: str | None = None
+    role: str | None = None
+    staff_id: str | None = None
+
+
+_timeline = msgspec.json.Decoder(tuple[Entry, ...])
+
+
+async def lock(tx: Tx, tenant_id: UUID, case_id: UUID) -> Stored | None:
+    """Return the case under its row lock, which makes this transaction its single writer."""
+    row = await tx.fetchrow(LOCK_CASE, tenant_id, case_id)
+    if row is None:
+        return None
+    stored = _stored(row)
+    if len(stored.timeline) != row["version"]:
+        # The lock was waited for: the row is the newest, the timeline is as old as the statement.
+        text = await tx.fetchval(TIMELINE, tenant_id, case_id)
+        stored = msgspec.structs.replace(stored, timeline=_timeline.decode(text))
+    return stored
+
+
+async def read(tx: Tx, tenant_id: UUID, case_id: UUID) -> Stored | None:
+    row = await tx.fetchrow(CASE, tenant_id, case_id)
+    return None if row is None else _stored(row)
+
+
+async def version(tx: Tx, tenant_id: UUID, case_id: UUID) -> int | None:
+    """Return the version of the case, None when there is none."""
+    found: int | None = await tx.fetchval(EXISTS, tenant_id, case_id)
+    return found
+
+
+async def insert(
+    tx: Tx,
+    tenant_id: UUID,
+    new: NewCase,
+    entries: Sequence[Entry],
+    columns: Columns,
+    owner: Owner,
+    wake_at: datetime | None,
+    *,
+    sandbox: bool,
+) -> bool:
+    """Store a new case with its first entries; False when it is there already."""
+    last = entries[-1]
+    done = await tx.fetchval(
+        INSERT_CASE,
+        tenant_id,
+        new.case_id,
+        new.kind,
+        new.number,
+        new.subject_key,
+        new.year,
+        new.source,
+        new.silent,
+        new.duplicate_of,
+        new.policy_version,
+        columns.current_policy_version,
+        last.seq,
+        columns.state,
+        columns.closed,
+        columns.outcome,
+        columns.class_kind,
+        columns.category,
+        columns.severity,
+        columns.priority,
+        columns.rank,
+        columns.respondent,
+        owner.unit,
+        owner.role,
+        owner.staff_id,
+        new.received_at,
+        last.at,
+        columns.due_at,
+        columns.breached_at,
+        columns.provisional,
+        list(entries),
+        wake_at,
+        sandbox,
+    )
+    return done is not None
+
+
+async def update(
+    tx: Tx,
+    tenant_id: UUID,
+    stored: Stored,
+    entries: Sequence[Entry],
+    columns: Columns,
+    owner: Owner,
+    wake_at: datetime | None,
+    *,
+    sandbox: bool,
+) -> bool:
+    """Append `entries` and set what follows from them; False when somebody else wrote since `stored` was read.
+
+    Args:
+        wake_at: when the case changes by itself next; None: never.
+    """
+    last = entries[-1] if entries else stored.timeline[-1]
+    done = await tx.fetchval(
+        UPDATE_CASE,
+        tenant_id,
+        stored.case_id,
+        stored.version,
+        columns.current_policy_version,
+        last.seq,
+        columns.state,
+        columns.closed,
+        columns.outcome,
+        columns.class_kind,
+        columns.category,
+        columns.severity,
+        columns.priority,
+        columns.rank,
+        columns.respondent,
+        owner.unit,
+        owner.role,
+        owner.staff_id,
+        last.at,
+        columns.due_at,
+        columns.breached_at,
+        columns.provisional,
+        list(entries),
+        wake_at,
+        sandbox,
+    )
+    return done is not None
+
+
+async def lock_subject(tx: Tx, tenant_id: UUID, subject_key: str) -> Subject | None:
+    """Return the subject's case, None when there is none yet; until commit nobody else counts for the subject."""
+    await tx.execute(LOCK_SUBJECT, str(tenant_id), subject_key)
+    row = await tx.fetchrow(SUBJECT, tenant_id, subject_key)
+    return None if row is None else Subject(**dict(row))
+
+
+async def counted(tx: Tx, tenant_id: UUID, case_id: UUID, rule: str) -> tuple[Entry, ...]:
+    """Return the lines of a subject that count, or take back, under one rule."""
+    text = await tx.fetchval(COUNTED, tenant_id, case_id, rule)
+    return () if text is None else _timeline.decode(text)
+
+
+async def grow_subject(tx: Tx, tenant_id: UUID, subject: Subject, entries: Sequence[Entry]) -> bool:
+    """Append to a subject's case; False when somebody else wrote."""
+    last = entries[-1]
+    done = await tx.fetchval(
+        GROW_SUBJECT, tenant_id, subject.case_id, subject.version, last.seq, last.at, list(entries)
+    )
+    return done is not None
+
+
+async def timeline(tx: Tx, tenant_id: UUID, case_id: UUID) -> tuple[Entry, ...]:
+    text = await tx.fetchval(TIMELINE, tenant_id, case_id)
+    return () if text is None else _timeline.decode(text)
+
+
+async def duty_case(tx: Tx, tenant_id: UUID, year: int) -> UUID | None:
+    found: UUID | None = await tx.fetchval(DUTY, tenant_id, year)
+    return found
+
+
+async def open_cases(tx: Tx, tenant_id: UUID, kinds: Sequence[str], after: UUID, limit: int) -> list[UUID]:
+    return [row["case_id"] for row in await tx.fetch(OPEN_CASES_AFTER, tenant_id, list(kinds), after, limit)]
+
+
+async def moved_by_calendar(tx: Tx, tenant_id: UUID, after: UUID, limit: int) -> list[UUID]:
+    """Return cases with a limit that runs or rests, which a new edition of a calendar may move."""
+    return [row["case_id"] for row in await tx.fetch(RUNNING_CASES_AFTER, tenant_id, after, limit)]
+
+
+async def unassigned(tx: Tx, tenant_id: UUID, stored_after: datetime, limit: int) -> list[UUID]:
+    """Return complaints that belong to nobody: there must be none."""
+    return [row["case_id"] for row in await tx.fetch(UNASSIGNED, tenant_id, stored_after, limit)]
+
+
+def _stored(row: Record) -> Stored:
+    fields: dict[str, Any] = dict(row)
+    fields["timeline"] = _timeline.decode(fields["timeline"] or "[]")
+    return Stored(**fields)

@@ -1,0 +1,240 @@
+"""What tells the time: stamps, ticks, test clocks and the operations that move them; and what falls due."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from shared.database import Record, Tx
+
+STAMP = """
+SELECT stamp_now($1, $2)"""
+
+TICK = """
+SELECT tick_live()"""
+
+NOTE_TICK = """
+UPDATE live_tick SET outbox_id = pg_sequence_last_value('outbox_id_seq')"""
+
+PACE = """
+SELECT clock_timestamp() AS now, t.at AS ticked_at, coalesce(pg_sequence_last_value('outbox_id_seq'), 0) > t.outbox_id AS is_busy,
+       (SELECT wake_at FROM wake_up WHERE NOT sandbox AND wake_at > t.at ORDER BY wake_at LIMIT 1) AS next_at,
+       EXISTS (SELECT 1 FROM wake_up WHERE NOT sandbox AND wake_at <= t.at) AS has_due
+  FROM live_tick t"""
+
+TEST_CLOCK = """
+SELECT now FROM test_clock WHERE tenant_id = $1"""
+
+START_TEST_CLOCK = """
+INSERT INTO test_clock (tenant_id, now)
+VALUES ($1, $2)
+    ON CONFLICT (tenant_id) DO NOTHING
+RETURNING 1"""
+
+MOVE_TEST_CLOCK = """
+INSERT INTO test_clock (tenant_id, now)
+VALUES ($1, $2)
+    ON CONFLICT (tenant_id) DO UPDATE SET now = greatest(test_clock.now, excluded.now)"""
+
+LOCK_TEST_CLOCK = """
+SELECT pg_advisory_xact_lock(clock_lock_space(), clock_lock_key($1))"""
+
+INSERT_OPERATION = """
+INSERT INTO clock_operation (tenant_id, operation_id, started_from, target, asked_by)
+VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT DO NOTHING
+RETURNING operation_id, started_from, target, state, round, written, settled, rested, steps, created_at, done_at"""
+
+OPERATION = """
+SELECT operation_id, started_from, target, state, round, written, settled, rested, steps, created_at, done_at
+  FROM clock_operation
+ WHERE tenant_id = $1 AND operation_id = $2"""
+
+LOCK_OPERATION = OPERATION + " FOR UPDATE"
+
+RUNNING_OPERATION = """
+SELECT operation_id, started_from, target, state, round, written, settled, rested, steps, created_at, done_at
+  FROM clock_operation
+ WHERE tenant_id = $1 AND state = 'running'"""
+
+NOTE_SETTLED = """
+UPDATE clock_operation SET settled = true, steps = steps + $3 WHERE tenant_id = $1 AND operation_id = $2"""
+
+NOTE_RESTED = """
+UPDATE clock_operation SET rested = true WHERE tenant_id = $1 AND operation_id = $2"""
+
+NOTE_WRITTEN = """
+UPDATE clock_operation SET written = written + $2 WHERE tenant_id = $1 AND state = 'running'"""
+
+NEXT_ROUND = """
+UPDATE clock_operation
+   SET round = round + 1, written = 0, settled = false, rested = false
+ WHERE tenant_id = $1 AND operation_id = $2"""
+
+FINISH_OPERATION = """
+UPDATE clock_operation SET state = 'done', done_at = clock_timestamp() WHERE tenant_id = $1 AND operation_id = $2"""
+
+DUE_LIVE = """
+SELECT tenant_id, case_id, wake_at
+  FROM wake_up
+ WHERE NOT sandbox AND wake_at <= (SELECT at FROM live_tick)
+ ORDER BY wake_at
+ LIMIT $1"""
+
+DUE_SANDBOX = """
+SELECT case_id, wake_at
+  FROM wake_up
+ WHERE tenant_id = $1 AND sandbox AND wake_at <= $2
+ ORDER BY wake_at
+ LIMIT $3"""
+
+
+SANDBOXES_DUE = """
+SELECT DISTINCT t.tenant_id
+  FROM test_clock t
+  LEFT JOIN clock_operation o ON o.tenant_id = t.tenant_id AND o.state = 'running'
+ WHERE EXISTS (SELECT 1
+                 FROM wake_up w
+                WHERE w.tenant_id = t.tenant_id AND w.sandbox AND w.wake_at <= coalesce(o.target, t.now))"""
+
+RUNNING_OPERATIONS = """
+SELECT tenant_id, operation_id FROM clock_operation WHERE state = 'running' AND settled AND rested"""
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides when to tick next. `is_busy`: something was told since the last tick. `next_at`: the next wake-up after it."""
+
+    now: datetime
+    ticked_at: datetime
+    is_busy: bool
+    has_due: bool
+    next_at: datetime | None
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """A test clock on its way. A round is one going-through of sla and notify; what is written meanwhile asks for another."""
+
+    operation_id: UUID
+    started_from: datetime
+    target: datetime
+    state: str
+    round: int
+    written: int
+    settled: bool
+    rested: bool
+    steps: int
+    created_at: datetime
+    done_at: datetime | None
+
+
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    tenant_id: UUID
+    case_id: UUID
+    wake_at: datetime
+
+
+async def stamp(tx: Tx, tenant_id: UUID, *, sandbox: bool) -> datetime:
+    """Return the instant to stamp entries with, and hold the clock's lock until commit."""
+    at: datetime = await tx.fetchval(STAMP, tenant_id, sandbox)
+    return at.astimezone(UTC)
+
+
+async def tick(tx: Tx) -> datetime:
+    """Return the live time after moving it on. The caller tells it in the same transaction, then calls `note_tick`."""
+    at: datetime = await tx.fetchval(TICK)
+    return at.astimezone(UTC)
+
+
+async def note_tick(tx: Tx) -> None:
+    """Remember how far the outbox had come, so that a tick alone does not look like something happening."""
+    await tx.execute(NOTE_TICK)
+
+
+async def pace(tx: Tx) -> Pace:
+    row = await tx.fetchrow(PACE)
+    assert row is not None
+    return Pace(**dict(row))
+
+
+async def test_clock(tx: Tx, tenant_id: UUID) -> datetime | None:
+    found: datetime | None = await tx.fetchval(TEST_CLOCK, tenant_id)
+    return None if found is None else found.astimezone(UTC)
+
+
+async def start_test_clock(tx: Tx, tenant_id: UUID, at: datetime) -> bool:
+    """Put up a sandbox's clock; False when it has one."""
+    return await tx.fetchval(START_TEST_CLOCK, tenant_id, at) is not None
+
+
+async def move_test_clock(tx: Tx, tenant_id: UUID, at: datetime) -> None:
+    await tx.execute(MOVE_TEST_CLOCK, tenant_id, at)
+
+
+async def lock_test_clock(tx: Tx, tenant_id: UUID) -> None:
+    """Wait until nobody is stamping by this clock, and let nobody begin before commit."""
+    await tx.execute(LOCK_TEST_CLOCK, tenant_id)
+
+
+async def begin_operation(
+    tx: Tx, tenant_id: UUID, operation_id: UUID, started_from: datetime, target: datetime, asked_by: str
+) -> Operation | None:
+    """Store a new operation; None when one is running."""
+    row = await tx.fetchrow(INSERT_OPERATION, tenant_id, operation_id, started_from, target, asked_by)
+    return None if row is None else _operation(row)
+
+
+async def operation(tx: Tx, tenant_id: UUID, operation_id: UUID, *, lock: bool = False) -> Operation | None:
+    row = await tx.fetchrow(LOCK_OPERATION if lock else OPERATION, tenant_id, operation_id)
+    return None if row is None else _operation(row)
+
+
+async def running_operation(tx: Tx, tenant_id: UUID) -> Operation | None:
+    row = await tx.fetchrow(RUNNING_OPERATION, tenant_id)
+    return None if row is None else _operation(row)
+
+
+async def note_settled(tx: Tx, tenant_id: UUID, operation_id: UUID, steps: int) -> None:
+    await tx.execute(NOTE_SETTLED, tenant_id, operation_id, steps)
+
+
+async def note_rested(tx: Tx, tenant_id: UUID, operation_id: UUID) -> None:
+    await tx.execute(NOTE_RESTED, tenant_id, operation_id)
+
+
+async def note_written(tx: Tx, tenant_id: UUID, count: int) -> None:
+    """Note that entries were written while the clock moves: it is not quiet yet."""
+    await tx.execute(NOTE_WRITTEN, tenant_id, count)
+
+
+async def next_round(tx: Tx, tenant_id: UUID, operation_id: UUID) -> None:
+    await tx.execute(NEXT_ROUND, tenant_id, operation_id)
+
+
+async def finish_operation(tx: Tx, tenant_id: UUID, operation_id: UUID) -> None:
+    await tx.execute(FINISH_OPERATION, tenant_id, operation_id)
+
+
+async def due_live(tx: Tx, limit: int) -> list[Due]:
+    """Return cases of all live tenants that have changed by themselves up to the last tick."""
+    return [Due(**dict(row)) for row in await tx.fetch(DUE_LIVE, limit)]
+
+
+async def due_sandbox(tx: Tx, tenant_id: UUID, until: datetime, limit: int) -> list[Due]:
+    rows = await tx.fetch(DUE_SANDBOX, tenant_id, until, limit)
+    return [Due(tenant_id=tenant_id, case_id=row["case_id"], wake_at=row["wake_at"]) for row in rows]
+
+
+async def sandboxes_due(tx: Tx) -> list[UUID]:
+    """Return sandboxes with cases that have changed by themselves up to their clock, or up to where it is going."""
+    return [row["tenant_id"] for row in await tx.fetch(SANDBOXES_DUE)]
+
+
+async def running_operations(tx: Tx) -> list[tuple[UUID, UUID]]:
+    """Return (tenant, operation) of those that only wait for this service."""
+    return [(row["tenant_id"], row["operation_id"]) for row in await tx.fetch(RUNNING_OPERATIONS)]
+
+
+def _operation(row: Record) -> Operation:
+    return Operation(**dict(row))
