@@ -1,0 +1,382 @@
+"""The message edge: entries, effects and postings become deliveries; a settled sandbox clock becomes a settlement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from services.notify import repository
+from services.notify.channels.webhook import Secret
+from services.notify.domain import moments
+from services.notify.domain.cloud_events import MESSAGE_TYPE, is_wanted
+from services.notify.domain.messages import SUBSCRIBERS, Wanted, is_told, messages
+from services.notify.domain.moments import Moment
+from services.notify.domain.wording import values
+from services.notify.parts import Parts, endpoint_place
+from services.notify.repository import NewDelivery, Timeline
+from services.notify.telling import tell_changes
+from shared import webhooks
+from shared.consuming import Consumer
+from shared.database import Tx
+from shared.egress import EgressRefusedError, parse_url
+from shared.engine.case import Case, replay
+from shared.errors import NotFoundError, NotYetError
+from shared.ids import derived_id
+from shared.messages import AnnouncementMade, ClockSettled, EntryAppended, PenaltyPosted, TenantChanged
+from shared.messages.base import Message, type_of
+from shared.policy.quiet_hours import held_until, parse_quiet_hours
+from shared.reference import Reference, Tenant
+from shared.service import Runtime
+from shared.time_source import now_in
+
+ENDPOINTS_FRESH_SECONDS = 2.0  # a changed endpoint is known everywhere after so long
+EVENT_RULE = "event"
+"""The rule of deliveries that no rule wants: every entry and effect goes to the endpoints that subscribe to it."""
+
+log = structlog.get_logger()
+
+
+class Subscription(Struct, frozen=True):
+    endpoint_id: UUID
+    events: tuple[str, ...]
+
+
+class Happening(Struct, frozen=True, kw_only=True):
+    """A message from another service, as rules and webhooks need it."""
+
+    message: Message
+    case_id: UUID
+    case_kind: str
+    number: str
+    policy_version: int
+    seq: int  # entries up to this one must be here before rules can look; 0: whatever is here
+    moment: Moment
+    silent: bool
+
+
+class Handlers:
+    """One function per kind of message. `consumers` binds them to their streams."""
+
+    def __init__(self, runtime: Runtime[Any]) -> None:
+        self._runtime = runtime
+        self._subscriptions: dict[UUID, tuple[float, tuple[Subscription, ...]]] = {}
+
+    def consumers(self) -> list[Consumer]:
+        return [
+            *self._reference.consumers("notify"),
+            Consumer("notify", "intake", name="notify-on-intake", handlers={TenantChanged: self.on_tenant}),
+            Consumer("notify", "routing", name="notify-on-entry", handlers={EntryAppended: self.on_entry}),
+            Consumer(
+                "notify",
+                "sla",
+                name="notify-on-sla",
+                handlers={
+                    AnnouncementMade: self.on_announcement,
+                    PenaltyPosted: self.on_penalty,
+                    ClockSettled: self.on_settled,
+                },
+            ),
+        ]
+
+    @property
+    def _reference(self) -> Reference:
+        return self._runtime.reference
+
+    # -- what happened ---------------------------------------------------------------------------------------------------
+
+    async def on_entry(self, message: EntryAppended, tx: Tx) -> None:
+        entry = message.entry
+        new = await repository.add_entry(
+            tx,
+            tx.tenant_id,
+            message.case_id,
+            entry,
+            case_kind=message.case_kind,
+            policy_version=message.policy_version,
+            number=message.number,
+            silent=message.silent,
+        )
+        if not new:
+            return
+        await self._tell(
+            Happening(
+                message=message,
+                case_id=message.case_id,
+                case_kind=message.case_kind,
+                number=message.number,
+                policy_version=message.policy_version,
+                seq=entry.seq,
+                moment=moments.of_entry(entry),
+                silent=message.silent,
+            ),
+            tx,
+        )
+
+    async def on_announcement(self, message: AnnouncementMade, tx: Tx) -> None:
+        effect = message.effect
+        if message.withdrawn:
+            withdrawn = await repository.suppress_withdrawn(tx, tx.tenant_id, message.case_id, effect.key)
+            await tell_changes(tx, withdrawn, at=message.at)
+        await self._tell(
+            Happening(
+                message=message,
+                case_id=message.case_id,
+                case_kind=message.case_kind,
+                number=message.number,
+                policy_version=effect.policy_version,
+                seq=0,
+                moment=moments.of_effect(effect, withdrawn=message.withdrawn),
+                silent=effect.silent,
+            ),
+            tx,
+        )
+
+    async def on_penalty(self, message: PenaltyPosted, tx: Tx) -> None:
+        await self._tell(
+            Happening(
+                message=message,
+                case_id=message.case_id,
+                case_kind="complaint",
+                number=message.number,
+                policy_version=message.penalty.policy_version,
+                seq=0,
+                moment=moments.of_penalty(message.penalty, message.at),
+                silent=False,
+            ),
+            tx,
+        )
+
+    async def on_settled(self, message: ClockSettled, tx: Tx) -> None:
+        await repository.add_settlement(tx, tx.tenant_id, message.operation_id, message.target)
+        tx.after_commit(lambda: self._runtime.wake("rest"))
+
+    # -- deliveries ------------------------------------------------------------------------------------------------------
+
+    async def _tell(self, what: Happening, tx: Tx) -> None:
+        """Store the deliveries that one happening calls for, in the transaction that takes its message."""
+        tenant = await self._tenant(tx.tenant_id)
+        subscriptions = await self._subscribed(tx)
+        names = (type_of(what.message), *what.moment.triggers)
+        wanted = [
+            self._delivery(what, EVENT_RULE, SUBSCRIBERS, str(each.endpoint_id), "webhook")
+            for each in subscriptions
+            if is_wanted(each.events, names)
+        ]
+        wanted += await self._by_rules(what, tenant, subscriptions, tx)
+        if not wanted:
+            return
+        await repository.add_event(
+            tx,
+            tx.tenant_id,
+            what.message.message_id,
+            kind=names[0],
+            case_id=what.case_id,
+            number=what.number,
+            source=what.moment.source,
+            at=what.moment.at,
+            body=_told(what.message),
+        )
+        await store(tx, what.message.message_id, what.case_id, what.moment.at, wanted, sandbox=tenant.sandbox)
+        tx.after_commit(lambda: self._runtime.wake("sender"))
+
+    async def _by_rules(
+        self, what: Happening, tenant: Tenant, subscriptions: Sequence[Subscription], tx: Tx
+    ) -> list[NewDelivery]:
+        """What the policy's message rules want."""
+        received_under = await self._reference.policy(tx.tenant_id, what.policy_version)
+        if not is_told(received_under, what.moment):
+            newest = await self._newest(tx.tenant_id)
+            if newest <= what.policy_version or not is_told(
+                await self._reference.policy(tx.tenant_id, newest), what.moment
+            ):
+                return []
+        timeline = await repository.timeline(tx, tx.tenant_id, what.case_id)
+        if timeline.complete_to < what.seq or (what.case_kind == "complaint" and not timeline.entries):
+            raise NotYetError("earlier entries of the case have not arrived")
+        case = await self._case(what, timeline, tx.tenant_id)
+        standing = case.standing(max(what.moment.at, case.at or what.moment.at))
+        fields = values(case, standing, what.moment, what.number or timeline.number)
+        found = []
+        for each in messages(case, what.moment, standing):
+            held = await self._held(each, what.moment.at, tenant, tx)
+            if each.channel != "webhook":
+                found.append(
+                    self._delivery(
+                        what,
+                        each.rule,
+                        each.audience,
+                        each.addressee,
+                        each.channel,
+                        version=case.policy.version,
+                        fields=fields,
+                        held=held,
+                    )
+                )
+                continue
+            found += [
+                self._delivery(
+                    what,
+                    each.rule,
+                    SUBSCRIBERS,
+                    str(subscription.endpoint_id),
+                    "webhook",
+                    version=case.policy.version,
+                    fields=fields,
+                    held=held,
+                )
+                for subscription in subscriptions
+                if is_wanted(subscription.events, (MESSAGE_TYPE, *what.moment.triggers))
+            ]
+        return found
+
+    async def _case(self, what: Happening, timeline: Timeline, tenant_id: UUID) -> Case:
+        """The case as it was at the moment."""
+        entries = [
+            entry for entry in timeline.entries if (entry.seq <= what.seq if what.seq else entry.at <= what.moment.at)
+        ]
+        version = timeline.policy_version or what.policy_version
+        versions = {version, what.policy_version} | {
+            int(entry.data["version"])
+            for entry in entries
+            if entry.kind == "policy_changed" and "version" in entry.data
+        }
+        policies = {each: await self._reference.policy(tenant_id, each) for each in versions}
+        calendars = await self._reference.calendars(tenant_id)
+        return replay(policies, entries, calendars, policy_version=version, case_kind=what.case_kind)
+
+    async def _held(self, wanted: Wanted, at: datetime, tenant: Tenant, tx: Tx) -> datetime | None:
+        """Until when quiet hours hold a message back, judged at the time it would go out."""
+        if wanted.quiet_hours is None:
+            return None
+        try:
+            hours = parse_quiet_hours(wanted.quiet_hours)
+        except ValueError:
+            log.warning("quiet_hours_unreadable", rule=wanted.rule)
+            return None
+        now = at if tenant.sandbox else await now_in(tx)
+        return held_until(now, hours, ZoneInfo(tenant.zone))
+
+    def _delivery(
+        self,
+        what: Happening,
+        rule: str,
+        audience: str,
+        addressee: str,
+        channel: str,
+        *,
+        version: int | None = None,
+        fields: dict[str, Any] | None = None,
+        held: datetime | None = None,
+    ) -> NewDelivery:
+        state, reason = ("held", "quiet_hours") if held else ("queued", "")
+        if what.silent:
+            state, reason = "suppressed", "silent"
+        return msgspec.convert(
+            {
+                "delivery_id": delivery_id(
+                    what.message.tenant_id, what.message.message_id, rule, audience, addressee, channel
+                ),
+                "rule": rule,
+                "audience": audience,
+                "addressee": addressee,
+                "channel": channel,
+                "state": state,
+                "reason": reason,
+                "due_at": held or what.moment.at,
+                "policy_version": version,
+                "fields": fields or {},
+            },
+            NewDelivery,
+        )
+
+    # -- what is known of the tenant ---------------------------------------------------------------------------------------
+
+    async def _tenant(self, tenant_id: UUID) -> Tenant:
+        try:
+            return await self._reference.tenant(tenant_id)
+        except NotFoundError:
+            raise NotYetError("the tenant has not arrived") from None
+
+    async def _newest(self, tenant_id: UUID) -> int:
+        try:
+            return await self._reference.current_version(tenant_id)
+        except NotFoundError:
+            raise NotYetError("no policy has arrived") from None
+
+    async def _subscribed(self, tx: Tx) -> tuple[Subscription, ...]:
+        cached = self._subscriptions.get(tx.tenant_id)
+        if cached is not None and time.monotonic() - cached[0] < ENDPOINTS_FRESH_SECONDS:
+            return cached[1]
+        rows = await repository.endpoints(tx, tx.tenant_id)
+        found = tuple(Subscription(row["endpoint_id"], tuple(row["events"])) for row in rows if row["active"])
+        self._subscriptions[tx.tenant_id] = (time.monotonic(), found)
+        return found
+
+    def forget_subscriptions(self, tenant_id: UUID) -> None:
+        self._subscriptions.pop(tenant_id, None)
+
+    async def on_tenant(self, message: TenantChanged, tx: Tx) -> None:
+        """Keep the endpoint that the tenant's own record names; its secret is made here and shown by a rotation."""
+        parts: Parts = self._runtime.parts["notify"]
+        endpoint_id = derived_id("endpoint of the tenant", message.tenant_id)
+        row = await repository.lock_endpoint(tx, tx.tenant_id, endpoint_id)
+        url = message.webhook_url
+        if url is not None:
+            try:
+                parse_url(url, parts.egress.rules)
+            except EgressRefusedError as refusal:
+                log.warning("endpoint_refused", reason=refusal.reason)
+                return
+        if row is None and url is not None:
+            place = endpoint_place(endpoint_id)
+            sealed = parts.sealer.seal(tx.tenant_id, place, msgspec.json.encode([Secret(webhooks.new_secret())]))
+            await repository.add_endpoint(tx, tx.tenant_id, endpoint_id, url, "named by the tenant", [], sealed)
+        elif row is not None and (row["url"], row["active"]) != (url, True):
+            await repository.change_endpoint(
+                tx,
+                tx.tenant_id,
+                endpoint_id,
+                url=url or row["url"],
+                description=row["description"],
+                events=row["events"],
+                active=url is not None,
+                stopped_because=None,
+                sealed=row["sealed"],
+            )
+        tx.after_commit(lambda: self.forget_subscriptions(message.tenant_id))
+
+
+def delivery_id(tenant_id: UUID, event_id: UUID, rule: str, audience: str, addressee: str, channel: str) -> UUID:
+    """The same message to the same recipient on the same channel has the same id, however often it is worked out."""
+    return derived_id("delivery", tenant_id, event_id, rule, audience, addressee, channel)
+
+
+async def store(
+    tx: Tx,
+    event_id: UUID,
+    case_id: UUID | None,
+    at: datetime,
+    wanted: Sequence[NewDelivery],
+    *,
+    sandbox: bool,
+) -> None:
+    """Store deliveries, and tell what became of those that are not simply queued."""
+    new = await repository.add_deliveries(tx, tx.tenant_id, event_id, case_id, at, wanted, sandbox=sandbox)
+    told = [each.delivery_id for each in wanted if each.delivery_id in new and each.state != "queued"]
+    await tell_changes(tx, told, at=at)
+
+
+def _told(message: Message) -> dict[str, Any]:
+    """The body of a message without its envelope."""
+    body: dict[str, Any] = msgspec.to_builtins(message)
+    for name in ("message_id", "tenant_id", "traceparent", "at"):
+        body.pop(name, None)
+    return body
