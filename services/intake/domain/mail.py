@@ -47,7 +47,7 @@ class MailAttachment(Struct, frozen=True):
     content: bytes
 
 
-class Mail(Struct, frozen=True, kw_only=True):
+class Mail(Struct, frozen=True, kw_only=True, tag=True):
     """What of a message matters. The sender's address is a claim: it says where to answer, and authorises nothing."""
 
     sender: str | None
@@ -59,7 +59,7 @@ class Mail(Struct, frozen=True, kw_only=True):
     left_out: int = 0  # attachments over the limits
 
 
-class MailRefused(Struct, frozen=True):
+class MailRefused(Struct, frozen=True, tag=True):
     reason: Refused
     detail: str
 
