@@ -230,7 +230,9 @@ class Case:
             self._change_policy(entry)
         elif entry.kind == "calendar_changed":
             self._change_calendar(entry)
-        if self.case_kind == "duty" and entry.kind == "received":  # the first line of a year of duties: nobody complained
+        if (
+            self.case_kind == "duty" and entry.kind == "received"
+        ):  # the first line of a year of duties: nobody complained
             self.begin_duties(entry.at, datetime.fromisoformat(str(entry.data["until"])))
             self.current = None
             return
@@ -434,12 +436,14 @@ class Case:
             elif part != "respondent" or name in complaint:
                 complaint[name] = None
                 self.class_clauses.pop(part, None)
-            if complaint.get(name) != before or (
-                context.entry is not None and context.entry.kind == "received" and complaint.get(name)
-            ) or (
-                context.entry is not None
-                and context.entry.kind == "classified"
-                and context.entry.data.get(part) is not None
+            if (
+                complaint.get(name) != before
+                or (context.entry is not None and context.entry.kind == "received" and complaint.get(name))
+                or (
+                    context.entry is not None
+                    and context.entry.kind == "classified"
+                    and context.entry.data.get(part) is not None
+                )
             ):
                 changed.append(part)
         for part in changed:
@@ -648,6 +652,10 @@ class Case:
                 self._check_inside(run, context)
 
     def _set_due(self, run: Run, place: int = 0) -> None:
+        run.amount, run.due_at = self._limit(run, place)
+
+    def _limit(self, run: Run, place: int) -> tuple[Amount | None, datetime | None]:
+        """The run's amount and due instant under its rule; (None, instant) for one that was agreed, (None, None) where nothing is set."""
         rule, calendar, counting = run.rule, run.calendar, run.counting
         assert calendar is not None
         assert counting is not None
@@ -656,22 +664,20 @@ class Case:
             if condition is None or self.holds(condition, rule):
                 limit = self.value(value, rule)
                 break
-        if limit is None and rule.repeat_every is None:
-            return
         if isinstance(limit, datetime):
-            run.due_at = limit
-            return
-        if rule.repeat_every is not None:
-            every = rule.repeat_every
-            limit = Amount(n=every.n * (place + 1), unit=every.unit, at=every.at) if limit is None or place else limit
+            return None, limit
+        every = rule.repeat_every
+        if every is not None and (limit is None or place):
+            limit = Amount(n=every.n * (place + 1), unit=every.unit, at=every.at)
         if isinstance(limit, str):
             try:
                 limit = parse_amount(limit)
             except ValueError as error:
                 self._problem(rule, str(error))
-                return
-        run.amount = limit
-        run.due_at = calendar.due(run.anchor_at, limit, counting, run.paused)
+                return None, None
+        if limit is None:
+            return None, None
+        return limit, calendar.due(run.anchor_at, limit, counting, run.paused)
 
     def _arm(self, run: Run) -> None:
         """Put the run's instants on the agenda."""
@@ -1076,16 +1082,13 @@ class Case:
     def _recompute(self, run: Run, at: datetime) -> None:
         if run.due_at is None:
             return
-        before_due, before_amount = run.due_at, run.amount
         saved = self.scope.data
         self.scope.data = run.data
-        self._set_due(run, run.number if run.rule.repeat_count else 0)
+        amount, due = self._limit(run, run.number if run.rule.repeat_count else 0)
         self.scope.data = saved
-        due, run.due_at = run.due_at, before_due
-        if due is None or due == before_due or due <= at:
-            run.amount = before_amount if due is None or due <= at else run.amount
-            return
-        self._move(run, due, at)
+        if due is not None and due != run.due_at and due > at:
+            run.amount = amount
+            self._move(run, due, at)
 
     def _tighten(self, entry: Entry) -> None:
         """Of merged or split complaints each keeps the strictest deadline."""

@@ -35,6 +35,7 @@ class Run:
         "pause_rule",
         "paused",
         "paused_at",
+        "pauses",
         "policy_version",
         "rule",
         "started_at",
@@ -65,6 +66,7 @@ class Run:
         self.policy_version = policy_version
         self.unit = rule.overdue_unit
         self.paused: Paused = NO_PAUSE
+        self.pauses: list[tuple[datetime, datetime]] = []
 
     @property
     def active(self) -> bool:

@@ -1,0 +1,1 @@
+"""sla: wake-ups, announcements, the penalty ledger. See README.md."""

@@ -1,0 +1,1 @@
+"""What sla decides, as values in and values out."""

@@ -1,0 +1,430 @@
+"""Every SQL statement of sla. `tx` bears the tenant; the tenant is also a condition of each statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from services.sla.domain.announcing import Told
+from services.sla.domain.ledger import Position
+from shared.database import Tx
+from shared.engine.model import EffectView, Entry, PenaltyView
+
+_entry = msgspec.json.Decoder(Entry)
+_penalty = msgspec.json.Decoder(PenaltyView)
+
+
+class Watched(Struct, frozen=True, kw_only=True):
+    """A case as sla knows it; `timeline` runs from seq 1 up to the first gap."""
+
+    case_id: UUID
+    case_kind: str
+    policy_version: int
+    number: str
+    silent: bool
+    folded_seq: int
+    folded_at: datetime | None
+    digest: bytes | None
+    postings: int
+    failures: int
+    timeline: tuple[Entry, ...]
+    has_gap: bool
+
+
+ADD_ENTRY = """
+INSERT INTO timeline_entry (tenant_id, case_id, seq, entry)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, case_id, seq) DO NOTHING"""
+
+WATCH = """
+INSERT INTO watched_case AS c (tenant_id, case_id, case_kind, policy_version, number, silent, wake_at)
+VALUES ($1, $2, $3, $4, $5, $6, '1900-01-01 00:00:00+00')
+ON CONFLICT (tenant_id, case_id) DO UPDATE
+   SET wake_at = '1900-01-01 00:00:00+00',
+       number = CASE WHEN c.number = '' THEN excluded.number ELSE c.number END,
+       silent = c.silent OR excluded.silent"""
+
+
+async def add_entry(
+    tx: Tx, tenant_id: UUID, case_id: UUID, case_kind: str, policy_version: int, number: str, silent: bool, entry: Entry
+) -> None:
+    """Store one line, once, and have the case looked at."""
+    await tx.execute(ADD_ENTRY, tenant_id, case_id, entry.seq, msgspec.to_builtins(entry))
+    await tx.execute(WATCH, tenant_id, case_id, case_kind, policy_version, number, silent)
+
+
+SET_TICK = """
+INSERT INTO tick AS t (tenant_id, at) VALUES ($1, $2)
+ON CONFLICT (tenant_id) DO UPDATE SET at = greatest(t.at, excluded.at)"""
+TICKS = "SELECT tenant_id, at FROM tick"
+
+
+async def set_tick(tx: Tx, tenant_id: UUID, at: datetime) -> None:
+    await tx.execute(SET_TICK, tenant_id, at)
+
+
+async def ticks(tx: Tx) -> dict[UUID, datetime]:
+    """The last tick of each time. Crosses tenants."""
+    return {row["tenant_id"]: row["at"] for row in await tx.fetch(TICKS)}
+
+
+NEXT_OF_EACH = """
+WITH RECURSIVE next AS (
+    (SELECT tenant_id, wake_at FROM watched_case WHERE wake_at IS NOT NULL ORDER BY tenant_id, wake_at LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, following.wake_at
+      FROM next
+     CROSS JOIN LATERAL (
+        SELECT tenant_id, wake_at FROM watched_case
+         WHERE wake_at IS NOT NULL AND tenant_id > next.tenant_id
+         ORDER BY tenant_id, wake_at LIMIT 1) AS following
+)
+SELECT tenant_id, wake_at FROM next"""
+
+
+async def next_of_each(tx: Tx) -> dict[UUID, datetime]:
+    """The earliest wake-up of each tenant that has one, by skipping through the index. Crosses tenants."""
+    return {row["tenant_id"]: row["wake_at"] for row in await tx.fetch(NEXT_OF_EACH)}
+
+
+CLAIM = """
+SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at, digest, postings, failures
+  FROM watched_case
+ WHERE tenant_id = $1 AND wake_at <= $2
+ ORDER BY wake_at
+ LIMIT $3
+   FOR UPDATE SKIP LOCKED"""
+TIMELINES = """
+SELECT case_id, entry::text AS entry
+  FROM timeline_entry
+ WHERE tenant_id = $1 AND case_id = ANY($2)
+ ORDER BY case_id, seq"""
+CASE = """
+SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at, digest, postings, failures
+  FROM watched_case
+ WHERE tenant_id = $1 AND case_id = $2"""
+
+
+async def claim(tx: Tx, tenant_id: UUID, now: datetime, limit: int) -> list[Watched]:
+    """The tenant's cases that are due, locked until the transaction ends; those that another replica has are skipped."""
+    rows = await tx.fetch(CLAIM, tenant_id, now, limit)
+    return await _with_timelines(tx, tenant_id, rows)
+
+
+async def watched(tx: Tx, tenant_id: UUID, case_id: UUID) -> Watched | None:
+    row = await tx.fetchrow(CASE, tenant_id, case_id)
+    return None if row is None else (await _with_timelines(tx, tenant_id, [row]))[0]
+
+
+async def _with_timelines(tx: Tx, tenant_id: UUID, rows: Sequence[Any]) -> list[Watched]:
+    if not rows:
+        return []
+    entries: dict[UUID, list[Entry]] = {}
+    for row in await tx.fetch(TIMELINES, tenant_id, [row["case_id"] for row in rows]):
+        entries.setdefault(row["case_id"], []).append(_entry.decode(row["entry"]))
+    found = []
+    for row in rows:
+        known = entries.get(row["case_id"], [])
+        whole = [entry for place, entry in enumerate(known, 1) if entry.seq == place]
+        found.append(Watched(**dict(row), timeline=tuple(whole), has_gap=len(whole) < len(known)))
+    return found
+
+
+NEXT_WAKE = "SELECT min(wake_at) FROM watched_case WHERE tenant_id = $1 AND wake_at <= $2"
+
+
+async def next_wake(tx: Tx, tenant_id: UUID, until: datetime) -> datetime | None:
+    """The tenant's earliest wake-up up to `until`."""
+    found: datetime | None = await tx.fetchval(NEXT_WAKE, tenant_id, until)
+    return found
+
+
+REST = """
+UPDATE watched_case AS c
+   SET wake_at = r.wake_at, folded_seq = r.folded_seq, folded_at = r.folded_at, digest = r.digest, postings = r.postings,
+       failures = 0, error = NULL
+  FROM unnest($2::uuid[], $3::timestamptz[], $4::integer[], $5::timestamptz[], $6::bytea[], $7::integer[])
+       AS r (case_id, wake_at, folded_seq, folded_at, digest, postings)
+ WHERE c.tenant_id = $1 AND c.case_id = r.case_id"""
+FAIL = """
+UPDATE watched_case
+   SET failures = failures + 1, error = $3, wake_at = CASE WHEN failures >= 8 THEN NULL ELSE wake_at END
+ WHERE tenant_id = $1 AND case_id = $2"""
+POSTPONE = "UPDATE watched_case SET wake_at = $3 WHERE tenant_id = $1 AND case_id = ANY($2)"
+
+
+class Rest(Struct, frozen=True):
+    """How a case is left after a look."""
+
+    case_id: UUID
+    wake_at: datetime | None
+    folded_seq: int
+    folded_at: datetime
+    digest: bytes
+    postings: int
+
+
+async def rest(tx: Tx, tenant_id: UUID, cases: Sequence[Rest]) -> None:
+    await tx.execute(
+        REST,
+        tenant_id,
+        [one.case_id for one in cases],
+        [one.wake_at for one in cases],
+        [one.folded_seq for one in cases],
+        [one.folded_at for one in cases],
+        [one.digest for one in cases],
+        [one.postings for one in cases],
+    )
+
+
+async def fail(tx: Tx, tenant_id: UUID, case_id: UUID, error: str) -> None:
+    """Note that a case could not be looked at; after eight times it is left alone until something new is told."""
+    await tx.execute(FAIL, tenant_id, case_id, error)
+
+
+async def postpone(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID], until: datetime) -> None:
+    await tx.execute(POSTPONE, tenant_id, list(case_ids), until)
+
+
+TOLD = """
+SELECT case_id, key, rule, clause::text AS clause, kind, at, addressee, what, data::text AS data, silent,
+       withdrawn_at IS NOT NULL AS withdrawn
+  FROM announcement
+ WHERE tenant_id = $1 AND case_id = ANY($2)"""
+ANNOUNCE = """
+INSERT INTO announcement (tenant_id, case_id, key, rule, clause, kind, at, addressee, what, data, late, silent)
+SELECT $1, case_id, key, rule, clause::json, kind, at, addressee, what, data::json, late, silent
+  FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::text[], $10::text[],
+              $11::boolean[], $12::boolean[])
+       AS n (case_id, key, rule, clause, kind, at, addressee, what, data, late, silent)
+ON CONFLICT (tenant_id, case_id, key) DO NOTHING"""
+WITHDRAW = """
+UPDATE announcement AS a SET withdrawn_at = clock_timestamp()
+  FROM unnest($2::uuid[], $3::text[]) AS w (case_id, key)
+ WHERE a.tenant_id = $1 AND a.case_id = w.case_id AND a.key = w.key AND a.withdrawn_at IS NULL"""
+
+
+async def told(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> dict[UUID, dict[str, Told]]:
+    """Everything announced for these cases, by case and key."""
+    found: dict[UUID, dict[str, Told]] = {}
+    for row in await tx.fetch(TOLD, tenant_id, list(case_ids)):
+        effect = EffectView(
+            key=row["key"],
+            rule=row["rule"],
+            clause=None if row["clause"] is None else msgspec.json.decode(row["clause"]),
+            kind=row["kind"],
+            at=row["at"],
+            to=row["addressee"],
+            what=row["what"],
+            data=msgspec.json.decode(row["data"]),
+            silent=row["silent"],
+        )
+        found.setdefault(row["case_id"], {})[row["key"]] = Told(effect, row["withdrawn"])
+    return found
+
+
+async def announce(tx: Tx, tenant_id: UUID, made: Sequence[tuple[UUID, EffectView, bool]]) -> None:
+    """Record announcements as (case, effect, late)."""
+    if not made:
+        return
+    await tx.execute(
+        ANNOUNCE,
+        tenant_id,
+        [case_id for case_id, _, _ in made],
+        [effect.key for _, effect, _ in made],
+        [effect.rule for _, effect, _ in made],
+        [_json(effect.clause) for _, effect, _ in made],
+        [effect.kind for _, effect, _ in made],
+        [effect.at for _, effect, _ in made],
+        [effect.to for _, effect, _ in made],
+        [effect.what for _, effect, _ in made],
+        [_json(effect.data) for _, effect, _ in made],
+        [late for _, _, late in made],
+        [effect.silent for _, effect, _ in made],
+    )
+
+
+async def withdraw(tx: Tx, tenant_id: UUID, keys: Sequence[tuple[UUID, str]]) -> None:
+    if keys:
+        await tx.execute(WITHDRAW, tenant_id, [case_id for case_id, _ in keys], [key for _, key in keys])
+
+
+POSITIONS = """
+SELECT case_id, key, posted_minor, digest, penalty::text AS penalty
+  FROM ledger_position
+ WHERE tenant_id = $1 AND case_id = ANY($2)"""
+SET_POSITION = """
+INSERT INTO ledger_position AS p (tenant_id, case_id, key, posted_minor, digest, penalty)
+SELECT $1, case_id, key, posted_minor, digest, penalty::json
+  FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::bytea[], $6::text[]) AS n (case_id, key, posted_minor, digest, penalty)
+ON CONFLICT (tenant_id, case_id, key) DO UPDATE
+   SET posted_minor = excluded.posted_minor, digest = excluded.digest, penalty = excluded.penalty"""
+POST = """
+INSERT INTO ledger_posting
+       (tenant_id, posting_id, case_id, key, rule, party, kind, state, currency, difference_minor, month, posted_at, penalty)
+SELECT $1, posting_id, case_id, key, rule, party, kind, state, currency, difference_minor, month, posted_at, penalty::json
+  FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[],
+              $12::timestamptz[], $13::text[])
+       AS n (posting_id, case_id, key, rule, party, kind, state, currency, difference_minor, month, posted_at, penalty)"""
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One row of the ledger."""
+
+    posting_id: UUID
+    case_id: UUID
+    key: str
+    difference_minor: int
+    posted_minor: int
+    digest: bytes
+    month: str
+    posted_at: datetime
+    penalty: PenaltyView
+
+
+async def positions(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> dict[UUID, dict[str, Position]]:
+    found: dict[UUID, dict[str, Position]] = {}
+    for row in await tx.fetch(POSITIONS, tenant_id, list(case_ids)):
+        position = Position(row["posted_minor"], row["digest"], _penalty.decode(row["penalty"]))
+        found.setdefault(row["case_id"], {})[row["key"]] = position
+    return found
+
+
+async def post(tx: Tx, tenant_id: UUID, rows: Sequence[Row]) -> None:
+    """Post rows and move their positions."""
+    if not rows:
+        return
+    penalties = [_json(row.penalty) for row in rows]
+    await tx.execute(
+        POST,
+        tenant_id,
+        [row.posting_id for row in rows],
+        [row.case_id for row in rows],
+        [row.key for row in rows],
+        [row.penalty.rule for row in rows],
+        [row.penalty.party for row in rows],
+        [row.penalty.kind for row in rows],
+        [row.penalty.state for row in rows],
+        [row.penalty.currency for row in rows],
+        [row.difference_minor for row in rows],
+        [row.month for row in rows],
+        [row.posted_at for row in rows],
+        penalties,
+    )
+    await tx.execute(
+        SET_POSITION,
+        tenant_id,
+        [row.case_id for row in rows],
+        [row.key for row in rows],
+        [row.posted_minor for row in rows],
+        [row.digest for row in rows],
+        penalties,
+    )
+
+
+LEDGER = """
+SELECT posting_id, case_id, key, rule, party, kind, state, currency, difference_minor, month, posted_at, penalty::text AS penalty
+  FROM ledger_posting
+ WHERE tenant_id = $1
+   AND ($2::text IS NULL OR party = $2) AND ($3::text IS NULL OR month = $3) AND ($4::uuid IS NULL OR case_id = $4)
+   AND ($5::uuid IS NULL OR posting_id > $5)
+ ORDER BY posting_id
+ LIMIT $6"""
+BALANCES = """
+SELECT party, month, kind, currency, sum(difference_minor)::bigint AS balance_minor, count(*) AS rows
+  FROM ledger_posting
+ WHERE tenant_id = $1 AND ($2::text IS NULL OR party = $2) AND ($3::text IS NULL OR month = $3)
+ GROUP BY party, month, kind, currency
+ ORDER BY party, month, kind"""
+ANNOUNCEMENTS = """
+SELECT case_id, key, rule, clause::text AS clause, kind, at, addressee, what, data::text AS data, late, silent, made_at, withdrawn_at
+  FROM announcement
+ WHERE tenant_id = $1
+   AND ($2::uuid IS NULL OR case_id = $2) AND ($3::text IS NULL OR kind = $3)
+   AND ($4::timestamptz IS NULL OR (at, case_id, key) < ($4, $5::uuid, $6::text))
+ ORDER BY at DESC, case_id DESC, key DESC
+ LIMIT $7"""
+
+
+async def ledger(
+    tx: Tx, tenant_id: UUID, party: str | None, month: str | None, case_id: UUID | None, after: UUID | None, limit: int
+) -> list[Any]:
+    return await tx.fetch(LEDGER, tenant_id, party, month, case_id, after, limit)
+
+
+async def balances(tx: Tx, tenant_id: UUID, party: str | None, month: str | None) -> list[Any]:
+    return await tx.fetch(BALANCES, tenant_id, party, month)
+
+
+async def announcements(
+    tx: Tx,
+    tenant_id: UUID,
+    case_id: UUID | None,
+    kind: str | None,
+    before: tuple[datetime, UUID, str] | None,
+    limit: int,
+) -> list[Any]:
+    at, of, key = before or (None, None, None)
+    return await tx.fetch(ANNOUNCEMENTS, tenant_id, case_id, kind, at, of, key, limit)
+
+
+BEGIN_ADVANCE = """
+INSERT INTO advance (tenant_id, operation_id, target) VALUES ($1, $2, $3)
+ON CONFLICT (tenant_id, operation_id) DO NOTHING"""
+PENDING_ADVANCES = (
+    "SELECT tenant_id, operation_id, target, steps FROM advance WHERE settled_at IS NULL ORDER BY tenant_id, target"
+)
+LOCK_ADVANCE = """
+SELECT target, steps FROM advance
+ WHERE tenant_id = $1 AND operation_id = $2 AND settled_at IS NULL
+   FOR UPDATE SKIP LOCKED"""
+STEP_ADVANCE = "UPDATE advance SET steps = $3 WHERE tenant_id = $1 AND operation_id = $2"
+SETTLE_ADVANCE = (
+    "UPDATE advance SET steps = $3, settled_at = clock_timestamp() WHERE tenant_id = $1 AND operation_id = $2"
+)
+
+
+class Advance(Struct, frozen=True):
+    tenant_id: UUID
+    operation_id: UUID
+    target: datetime
+    steps: int
+
+
+async def begin_advance(tx: Tx, tenant_id: UUID, operation_id: UUID, target: datetime) -> None:
+    await tx.execute(BEGIN_ADVANCE, tenant_id, operation_id, target)
+
+
+async def pending_advances(tx: Tx) -> list[Advance]:
+    """Sandboxes on their way. Crosses tenants."""
+    return [Advance(**dict(row)) for row in await tx.fetch(PENDING_ADVANCES)]
+
+
+async def lock_advance(tx: Tx, one: Advance) -> Advance | None:
+    row = await tx.fetchrow(LOCK_ADVANCE, one.tenant_id, one.operation_id)
+    return None if row is None else Advance(one.tenant_id, one.operation_id, row["target"], row["steps"])
+
+
+async def step_advance(tx: Tx, one: Advance, steps: int) -> None:
+    await tx.execute(STEP_ADVANCE, one.tenant_id, one.operation_id, steps)
+
+
+async def settle_advance(tx: Tx, one: Advance, steps: int) -> None:
+    await tx.execute(SETTLE_ADVANCE, one.tenant_id, one.operation_id, steps)
+
+
+DUE_SOON = "SELECT count(*) FROM watched_case WHERE tenant_id = $1 AND error IS NOT NULL"
+
+
+async def failing(tx: Tx, tenant_id: UUID) -> int:
+    found: int = await tx.fetchval(DUE_SOON, tenant_id)
+    return found
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
