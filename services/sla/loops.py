@@ -36,7 +36,9 @@ TICKS = "ticks"
 """The part of the runtime that holds the last tick of each time."""
 
 SOON = datetime(1900, 1, 1, tzinfo=UTC)
-"""The wake-up of a case about which something was told: at once, whatever the time. (PostgreSQL's -infinity does not come through the driver.)"""
+"""The wake-up of a case about which something was told: at once, whatever the time.
+
+PostgreSQL's -infinity would not come through the driver."""
 
 
 class WakeUps:
@@ -45,6 +47,7 @@ class WakeUps:
     def __init__(self, runtime: Runtime[SlaSettings]) -> None:
         self.runtime = runtime
         self.settings = runtime.settings
+        self.waiting = False
 
     async def step(self) -> float | None:
         async with self.runtime.db.worker_tx(LIVE) as tx:
@@ -52,13 +55,15 @@ class WakeUps:
             waiting = await repository.next_of_each(tx)
             advances = await repository.pending_advances(tx)
         self.runtime.parts[TICKS] = ticks  # reads are answered as of the last tick, too
-        again = False
+        again = self.waiting = False
         for tenant_id, wake_at in waiting.items():
             now = await self._now(tenant_id, ticks)
             if wake_at <= now:
                 again |= await self.batch(tenant_id, now)
         for advance in advances:
             again |= await self.advance(advance)
+        if self.waiting:
+            return RETRY_SECONDS
         return 0 if again else None
 
     async def _now(self, tenant_id: UUID, ticks: dict[UUID, datetime]) -> datetime:
@@ -116,16 +121,16 @@ class WakeUps:
         told = await repository.told(tx, tenant_id, ids)
         positions = await repository.positions(tx, tenant_id, ids)
         batch = _Batch(tenant_id, now, timedelta(seconds=self.settings.late_seconds))
-        postponed: list[UUID] = []
+        missing: list[UUID] = []
         for case in cases:
             if not case.timeline:
-                postponed.append(case.case_id)  # line 1 will bring us back here
+                missing.append(case.case_id)  # line 1 will bring us back here
                 continue
             try:
                 folded = await fold_watched(self.runtime, tenant_id, case)
                 batch.take(case, folded, told.get(case.case_id, {}), positions.get(case.case_id, {}))
             except NotYetError:
-                postponed.append(case.case_id)
+                self.waiting = True  # stays due: what it waits for is on its way
             except (LoopError, ArithmeticError, LookupError, TypeError, ValueError) as error:
                 # One case that cannot be folded must not hold up the others; it is told and tried again with the next thing that happens.
                 log.error(
@@ -135,8 +140,8 @@ class WakeUps:
                     error_class=type(error).__name__,
                 )
                 await repository.fail(tx, tenant_id, case.case_id, f"{type(error).__name__}: {error}"[:500])
-        if postponed:
-            await repository.postpone(tx, tenant_id, postponed, max(now, SOON) + timedelta(seconds=RETRY_SECONDS))
+        if missing:
+            await repository.forget_wake(tx, tenant_id, missing)
         await repository.announce(tx, tenant_id, batch.announced)
         await repository.withdraw(tx, tenant_id, batch.withdrawn)
         await repository.post(tx, tenant_id, batch.rows)

@@ -155,7 +155,7 @@ FAIL = """
 UPDATE watched_case
    SET failures = failures + 1, error = $3, wake_at = CASE WHEN failures >= 8 THEN NULL ELSE wake_at END
  WHERE tenant_id = $1 AND case_id = $2"""
-POSTPONE = "UPDATE watched_case SET wake_at = $3 WHERE tenant_id = $1 AND case_id = ANY($2)"
+FORGET_WAKE = "UPDATE watched_case SET wake_at = NULL WHERE tenant_id = $1 AND case_id = ANY($2)"
 
 
 class Rest(Struct, frozen=True):
@@ -187,8 +187,9 @@ async def fail(tx: Tx, tenant_id: UUID, case_id: UUID, error: str) -> None:
     await tx.execute(FAIL, tenant_id, case_id, error)
 
 
-async def postpone(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID], until: datetime) -> None:
-    await tx.execute(POSTPONE, tenant_id, list(case_ids), until)
+async def forget_wake(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> None:
+    """Leave cases alone until something is told about them."""
+    await tx.execute(FORGET_WAKE, tenant_id, list(case_ids))
 
 
 TOLD = """

@@ -270,4 +270,5 @@ async def test_effects_of_downtime_bear_their_due_instants_and_are_marked_late(
     await tellers.tell(tick(WARNED + (timedelta(days=3) if late else timedelta(seconds=1))))
     await until(lambda: announced(root, story))
     row = await root.fetchrow("SELECT at, late FROM announcement WHERE case_id = $1 AND kind = 'warned'", story.case_id)
+    assert row is not None
     assert (row["at"], row["late"]) == (WARNED, late)
