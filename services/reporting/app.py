@@ -10,7 +10,8 @@ from services.reporting.handlers import SERVICE, consumers
 from services.reporting.loops import refresh_round
 from services.reporting.settings import ReportingSettings
 from shared.consuming import Consumer
-from shared.service import Loop, Runtime, Service, ServiceSpec, build
+from shared.service import Loop, Runtime, Service, ServiceSpec
+from shared.service import build as build_service
 from shared.settings import load
 
 
@@ -27,7 +28,7 @@ def _loops(runtime: Runtime[Any]) -> Sequence[Loop]:
     return [Loop("facts", facts, idle_seconds=settings.fact_idle_seconds)]
 
 
-spec = ServiceSpec(
+SPEC = ServiceSpec(
     name=SERVICE,
     route_handlers=routes,
     consumers=_consumers,
@@ -36,6 +37,6 @@ spec = ServiceSpec(
 )
 
 
-def reporting(environ: Mapping[str, str]) -> Service:
+def build(environ: Mapping[str, str]) -> Service:
     """Return the service as the environment sets it up, not started yet."""
-    return build(spec, load(ReportingSettings, SERVICE, environ))
+    return build_service(SPEC, load(ReportingSettings, SERVICE, environ))

@@ -10,7 +10,8 @@ from services.routing.api.routes import ROUTE_HANDLERS
 from services.routing.handlers import consumers
 from services.routing.loops import loops
 from services.routing.settings import RoutingSettings
-from shared.service import Runtime, Service, ServiceSpec, build
+from shared.service import Runtime, Service, ServiceSpec
+from shared.service import build as build_service
 from shared.settings import load
 
 SERVICE = "routing"
@@ -31,6 +32,6 @@ SPEC = ServiceSpec(
 )
 
 
-def routing(environ: Mapping[str, str]) -> Service:
+def build(environ: Mapping[str, str]) -> Service:
     """Return the service as the environment sets it up, not started yet."""
-    return build(SPEC, load(RoutingSettings, SERVICE, environ))
+    return build_service(SPEC, load(RoutingSettings, SERVICE, environ))

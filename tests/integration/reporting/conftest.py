@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from services.reporting.app import reporting
+from services.reporting.app import build
 from shared.service import Service
 from tests.infra import Database, Infra, service_settings
 from tests.integration.reporting.told import Tellers
@@ -31,7 +31,7 @@ async def root(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def service(tellers: Tellers, database: Database) -> AsyncIterator[Service]:
-    running = reporting(service_settings(tellers.infra, database, "reporting"))
+    running = build(service_settings(tellers.infra, database, "reporting"))
     await running.start()
     yield running
     await running.stop()
@@ -40,7 +40,7 @@ async def service(tellers: Tellers, database: Database) -> AsyncIterator[Service
 @pytest.fixture
 async def idle(infra: Infra, database: Database) -> AsyncIterator[Service]:
     """The service with its database open and nothing running: tests say what happens when."""
-    made = reporting(service_settings(infra, database, "reporting"))
+    made = build(service_settings(infra, database, "reporting"))
     await made.runtime.db.open()
     yield made
     await made.runtime.db.close()

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pytest
 
-from services.reporting.app import spec
+from services.reporting.app import SPEC
 from services.reporting.settings import ReportingSettings
 from shared.ids import OPERATOR
 from shared.messages import Message
@@ -390,8 +390,8 @@ async def test_a_message_that_cannot_be_read_holds_up_nobody(service: Service, t
 
 
 def test_every_route_is_described() -> None:
-    assert spec.name == "reporting"
-    paths = {path for handler in spec.route_handlers for path in getattr(handler, "paths", ())}
+    assert SPEC.name == "reporting"
+    paths = {path for handler in SPEC.route_handlers for path in getattr(handler, "paths", ())}
     assert paths == {
         "/v1/statistics",
         "/v1/reports",
