@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET
 
 from services.notify import repository, views
@@ -79,9 +79,9 @@ class UnsafeAddressError(InvalidError):
 async def list_deliveries(
     caller: NamedDependency[Caller],
     tx: NamedDependency[Tx],
-    case_id: UUID | None = None,
-    state: StateFilter | None = None,
-    channel: ChannelFilter | None = None,
+    case_id: FromQuery[UUID | None] = None,
+    in_state: Annotated[StateFilter | None, QueryParameter(name="state")] = None,
+    channel: FromQuery[ChannelFilter | None] = None,
     rule: Word = None,
     audience: Word = None,
     cursor: Cursor = None,
@@ -92,7 +92,7 @@ async def list_deliveries(
         tx,
         caller.tenant_id,
         case_id=case_id,
-        state=state,
+        state=in_state,
         channel=channel,
         rule=rule,
         audience=audience,

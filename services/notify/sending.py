@@ -350,7 +350,7 @@ class Sender:
         if delivery.channel == "sms":
             if not person.phone:
                 return Ended("suppressed", "no_phone")
-            countries = provider.sms.countries if provider.sms is not None else []
+            countries = provider.sms.countries if provider.sms is not None else ()
             found = mobile(person.phone, countries)
             if not isinstance(found, Mobile):
                 return Ended("suppressed", found)

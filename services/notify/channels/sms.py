@@ -37,8 +37,17 @@ class SmsAnswer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ref: Pointer = "/id"
     status: Pointer = "/status"
-    accepted: list[Word] = ["accepted", "queued", "sent", "delivered"]
-    refused: list[Word] = ["refused", "rejected", "failed"]
+    accepted: tuple[Word, ...] = (
+        "accepted",
+        "queued",
+        "sent",
+        "delivered",
+    )
+    refused: tuple[Word, ...] = (
+        "refused",
+        "rejected",
+        "failed",
+    )
 
 
 class SmsReceipt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,8 +55,12 @@ class SmsReceipt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ref: Pointer = "/id"
     status: Pointer = "/status"
-    delivered: list[Word] = ["delivered"]
-    failed: list[Word] = ["failed", "undelivered", "expired"]
+    delivered: tuple[Word, ...] = ("delivered",)
+    failed: tuple[Word, ...] = (
+        "failed",
+        "undelivered",
+        "expired",
+    )
 
 
 class SmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +69,7 @@ class SmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(max_length=2048)]
     lookup_url: Annotated[str, Meta(max_length=2048)] | None = None  # with {key}
     sender: Annotated[str, Meta(max_length=32)] = ""
-    countries: list[Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]] = ["CN"]  # empty: every country
+    countries: tuple[Annotated[str, Meta(pattern=r"^[A-Z]{2}$")], ...] = ("CN",)  # empty: every country
     per_day: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     header: Name = "authorization"  # carries the token
     scheme: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,32}$")] = "Bearer"
