@@ -128,7 +128,7 @@ class Compiler:
             )
         )
 
-    def _placed(self, found: PolicyProblem) -> PolicyProblem:
+    def placed(self, found: PolicyProblem) -> PolicyProblem:
         """The problem with the pointer and the line of the document as it was written."""
         path = found.path
         while path and path not in self.origins:
@@ -145,7 +145,7 @@ class Compiler:
 
     def _fail(self) -> None:
         if any(found.severity == "error" for found in self.problems):
-            raise PolicyError([self._placed(found) for found in self.problems])
+            raise PolicyError([self.placed(found) for found in self.problems])
 
     # -- the run -----------------------------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Compiler:
         try:
             policy = decode_policy(substituted)
         except msgspec.ValidationError as error:
-            raise PolicyError([self._placed(self._decode_problem(str(error), substituted))]) from None
+            raise PolicyError([self.placed(self._decode_problem(str(error), substituted))]) from None
         self.policy = policy
         self.env = Environment(variables(policy), currency=policy.currency, optional=NULLABLE)
         self.fact_env = Environment(fact_variables(policy), currency=policy.currency, optional=FACT_OPTIONAL)
@@ -464,7 +464,7 @@ class Compiler:
             facts=tuple(facts),
             reports=reports,
             messages=messages,
-            warnings=tuple(self._placed(one) for one in self.problems if one.severity == "warning"),
+            warnings=tuple(self.placed(one) for one in self.problems if one.severity == "warning"),
             incomplete=self._incomplete(),
             uses_entries=self.uses_entries,
             list_keys=tuple(self.env.variables["collected"].fields)
@@ -743,7 +743,8 @@ class Compiler:
                 )
             )
             self.covers(step.clause, f"clocks.{clock.id}.steps.{place}")
-        for other in (*clock.supersedes, *([clock.inside] if clock.inside else [])):
+        inside = [clock.inside] if isinstance(clock.inside, str) else clock.inside or []
+        for other in (*clock.supersedes, *inside):
             if other not in self.clock_ids:
                 self.problem(
                     path, f"there is no clock {other}", code="unknown-rule", suggestion=near_miss(other, self.clock_ids)
@@ -778,7 +779,7 @@ class Compiler:
             repeat_every=None if repeat is None else self.amount(repeat.every, f"{path}/repeat/every"),
             repeat_count=None if repeat is None else repeat.count,
             timer=clock.kind == "timer",
-            inside=clock.inside,
+            inside=tuple(inside),
             inside_do=self._do(clock.inside_do, f"{path}/inside_do"),
             rungs=tuple(rungs),
             owner=self.vals(clock.owner, f"{path}/owner"),
@@ -884,7 +885,9 @@ class Compiler:
                 self.expr(subject.when, f"{path}/when"),
                 subject=self.vals(subject.subject, f"{path}/subject"),
                 add=self.val(subject.add, f"{path}/add"),
-                window=f"opened:{subject.window}" if subject.opened_by_first else subject.window.removesuffix("_rolling"),
+                window=f"opened:{subject.window}"
+                if subject.opened_by_first
+                else subject.window.removesuffix("_rolling"),
                 more_than=None if threshold is None else threshold.more_than,
                 at_least=None if threshold is None else threshold.at_least,
                 fire="every_time" if threshold is None else threshold.fire,

@@ -42,7 +42,12 @@ class Document(Struct, frozen=True):
     marks: dict[str, Mark]
 
 
-class _Loader(yaml.SafeLoader):
+_Base: Any = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # libyaml's parser is several times faster; same grammar, same marks
+
+
+class _Loader(_Base):  # type: ignore[misc]
     """Only the scalars of JSON are recognised; everything else is text."""
 
 

@@ -1,0 +1,46 @@
+"""JSON Schema of a policy, for editors: made from the Structs, with the places where a setting may stand instead of a value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.policy.schema import Policy
+
+SETTING: dict[str, Any] = {
+    "type": "object",
+    "title": "Setting",
+    "description": "the tenant's value of a setting, or the case that this value picks",
+    "properties": {
+        "setting": {"type": "string"},
+        "key": {"type": "string"},
+        "cases": {"type": "object"},
+        "default": {},
+    },
+    "required": ["setting"],
+    "additionalProperties": False,
+}
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema (draft 2020-12)."""
+    (top,), definitions = msgspec.json.schema_components([Policy], ref_template="#/$defs/{name}")
+    found = {name: _with_settings(name, part) for name, part in definitions.items()}
+    found["SettingReference"] = SETTING
+    return {"$schema": DIALECT, "title": "Recourse policy", **top, "$defs": found}
+
+
+def _with_settings(name: str, part: dict[str, Any]) -> dict[str, Any]:
+    """Every property of a rule may also be a reference to a setting; a rule in a list may have a condition `if`."""
+    if part.get("type") != "object" or "properties" not in part or name in ("Setting", "Policy"):
+        return part
+    properties = {
+        key: value if key in ("id", "if") or value == {} else {"anyOf": [value, {"$ref": "#/$defs/SettingReference"}]}
+        for key, value in part["properties"].items()
+    }
+    properties.setdefault(
+        "if", {"type": "string", "description": "over settings; the rule is left out when it is false"}
+    )
+    return {**part, "properties": properties}
