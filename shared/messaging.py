@@ -56,44 +56,46 @@ class Messaging:
     async def connect(self) -> None:
         """Connect, however long that takes. Run as a task: the HTTP edge answers without NATS."""
         wait = 0.2
-        while True:
+        while self._client is None:
             client = Client()
             try:
-                await client.connect(
-                    servers=[self.settings.nats_url],
-                    name=f"recourse {self.service}",
-                    **self._login(),
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; the client only adds and sleeps
-                    connect_timeout=2,
-                    ping_interval=5,
-                    max_outstanding_pings=2,
-                    inbox_prefix=f"_INBOX_{self.service}",
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_reconnected,
-                    closed_cb=self._on_disconnected,
-                )
+                await self._connect(client)
                 await self._check_durability()
+                self.unsafe = None
+                self._client = client
             except UnsafeServerError as unsafe:
                 self.unsafe = str(unsafe)
                 self._log.error("nats_refused", reason=str(unsafe))
-                with contextlib.suppress(Exception):
-                    await client.close()
             except Exception as error:
                 self._log.warning("nats_unreachable", **describe(error))
-                with contextlib.suppress(Exception):
-                    await client.close()
-            else:
-                self.unsafe = None
-                self._client = client
-                for responder in self._responders:
-                    await self._listen(*responder)
-                self._on_connected()
-                return
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, 2.0)
+            finally:
+                if self._client is None:
+                    with contextlib.suppress(Exception):
+                        await client.close()
+            if self._client is None:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 2.0)
+        for responder in self._responders:
+            await self._listen(*responder)
+        self._on_connected()
+
+    async def _connect(self, client: Client) -> None:
+        await client.connect(
+            servers=[self.settings.nats_url],
+            name=f"recourse {self.service}",
+            **self._login(),
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; the client only sleeps for it
+            connect_timeout=2,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            inbox_prefix=f"_INBOX_{self.service}",
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+        )
 
     async def close(self) -> None:
         if self._client is not None:
@@ -194,6 +196,9 @@ class Messaging:
         self._connected.clear()
         self._metrics.nats_connected.labels(self.service).set(0)
         self._log.warning("nats_disconnected")
+
+    async def _on_closed(self) -> None:
+        self._connected.clear()
 
     async def _on_error(self, error: Exception) -> None:
         self._log.warning("nats_failed", **describe(error))

@@ -9,6 +9,7 @@ was edited after it ran, a gap in the numbers and a database that is newer than 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -67,12 +68,13 @@ def read(folder: Path, origin: str) -> list[Migration]:
     return found
 
 
-def of_service(service: str, root: Path = ROOT) -> list[Migration]:
-    """Return everything that belongs into the service's schema, shared files first."""
-    return [
+@functools.cache
+def of_service(service: str, root: Path = ROOT) -> tuple[Migration, ...]:
+    """Return everything that belongs into the service's schema, shared files first. Read once a process."""
+    return (
         *read(root / "shared" / "migrations", "shared"),
         *read(root / "services" / service / "migrations", service),
-    ]
+    )
 
 
 async def migrate(
@@ -88,7 +90,7 @@ async def migrate(
     """
     if not _SERVICE.fullmatch(service):
         raise MigrationError(f"{service!r} is no service's name.")
-    files = of_service(service) if migrations is None else list(migrations)
+    files = of_service(service) if migrations is None else migrations
     connection = await asyncpg.connect(superuser_dsn, server_settings={"timezone": "UTC"})
     try:
         await _lock(connection, service)

@@ -23,7 +23,9 @@ async def publish(service: Service, message: EntryRequested, times: int = 1, bod
     """Put a message straight into the stream, past the outbox and past the server's own check of ids."""
     for _ in range(times):
         await service.runtime.nats.js.publish(
-            subject_of(message), encode(message) if body is None else body, headers={"Nats-Msg-Id": f"{message.message_id}/{uuid4()}"}
+            subject_of(message),
+            encode(message) if body is None else body,
+            headers={"Nats-Msg-Id": f"{message.message_id}/{uuid4()}"},
         )
 
 
@@ -36,7 +38,9 @@ async def test_what_is_told_is_applied_once_and_in_order(stack: Stack) -> None:
     async with stack.service("intake") as intake, stack.hearing():
         told = {tenant: [a_request(tenant) for _ in range(150)] for tenant in tenants}
         for batch in range(3):
-            await asyncio.gather(*(stack.tell(intake, *messages[batch * 50 : batch * 50 + 50]) for messages in told.values()))
+            await asyncio.gather(
+                *(stack.tell(intake, *messages[batch * 50 : batch * 50 + 50]) for messages in told.values())
+            )
         await until(lambda: applied(stack, 450))
         for tenant, messages in told.items():
             rows = await stack.root.fetch("SELECT message_id FROM sla.effect WHERE tenant_id = $1 ORDER BY id", tenant)
@@ -162,7 +166,9 @@ async def test_what_comes_too_early_is_applied_when_what_it_needs_is_there(stack
         assert await dead(stack) == []
 
 
-async def test_a_handler_that_hangs_is_ended_and_its_message_given_up(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_hangs_is_ended_and_its_message_given_up(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(consuming, "GROUP_SECONDS", 0.3)
     monkeypatch.setattr(consuming, "SINGLE_SECONDS", 0.1)
     monkeypatch.setattr(consuming, "BACK_OFF", (0.02,))
@@ -270,7 +276,9 @@ async def test_a_stop_gives_back_what_it_has_not_begun(stack: Stack) -> None:
         at_stop = len(await stack.effects())
         assert at_stop < 300
         async with stack.hearing():
-            await until(lambda: applied(stack, 300), 10)  # at once, not after the server has waited for acknowledgements
+            await until(
+                lambda: applied(stack, 300), 10
+            )  # at once, not after the server has waited for acknowledgements
 
 
 async def test_a_consumer_comes_back_after_its_stream_was_lost(stack: Stack) -> None:
@@ -289,4 +297,8 @@ async def test_a_consumer_comes_back_after_its_stream_was_lost(stack: Stack) -> 
 
 async def test_two_consumers_of_one_service_need_two_names() -> None:
     consumer = Consumer("sla", "intake", handlers={EntryRequested: record})
-    assert (consumer.name, consumer.stream, consumer.subjects) == ("sla-on-intake", "INTAKE", ["intake.v1.*.entry.requested"])
+    assert (consumer.name, consumer.stream, consumer.subjects) == (
+        "sla-on-intake",
+        "INTAKE",
+        ["intake.v1.*.entry.requested"],
+    )

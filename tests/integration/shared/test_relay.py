@@ -1,0 +1,287 @@
+"""The outbox and its relay: order, one publisher at a time, and a stream that loses what it had acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import nats
+import nats.js.errors
+import pytest
+from nats.js import JetStreamContext
+
+from shared import outbox
+from shared.messages import ClockTicked
+from shared.messages.base import LIVE
+from shared.service import Service
+from tests.infra import Infra
+from tests.stack import NOW, Stack, a_request, until
+
+
+async def stream(service: Service) -> list[str]:
+    """The ids of the messages in the stream, in its order."""
+    js = service.runtime.nats.js
+    info = await js.stream_info("INTAKE")
+    found = []
+    for place in range(info.state.first_seq, info.state.last_seq + 1):
+        try:
+            message = await js.get_msg("INTAKE", seq=place, direct=True)
+        except nats.js.errors.NotFoundError:
+            continue
+        found.append((message.headers or {})["Nats-Msg-Id"].partition("/")[0])
+    return found
+
+
+async def unpublished(stack: Stack) -> int:
+    return int(await stack.root.fetchval("SELECT count(*) FROM intake.outbox WHERE published_at IS NULL"))
+
+
+async def drained(stack: Stack, count: int) -> bool:
+    rows = await stack.root.fetchval("SELECT count(*) FROM intake.outbox")
+    return int(rows) == count and await unpublished(stack) == 0
+
+
+async def as_operator(infra: Infra) -> tuple[Any, JetStreamContext]:
+    client = await nats.connect(infra.nats_url("operator"))
+    return client, client.jetstream()
+
+
+async def test_messages_are_published_in_the_order_of_the_outbox(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        tenants = [uuid4() for _ in range(4)]
+        await asyncio.gather(
+            *(stack.tell(intake, *(a_request(tenant) for _ in range(80))) for tenant in tenants for _ in range(2))
+        )
+        await until(lambda: drained(stack, 640))
+        rows = await stack.root.fetch("SELECT message_id, stream_seq FROM intake.outbox ORDER BY id")
+        assert await stream(intake) == [str(row["message_id"]) for row in rows]
+        assert [row["stream_seq"] for row in rows] == list(range(1, 641))
+
+
+async def test_a_message_carries_its_id_type_and_source_as_cloudevents_headers(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        message = a_request(uuid4())
+        await stack.tell(intake, message)
+        await until(lambda: drained(stack, 1))
+        found = await intake.runtime.nats.js.get_msg("INTAKE", seq=1, direct=True)
+        assert found.subject == f"intake.v1.{message.tenant_id}.entry.requested"
+        headers = dict(found.headers or {})
+        assert headers["Nats-Msg-Id"] == headers["ce-id"] == str(message.message_id)
+        assert (headers["ce-type"], headers["ce-source"], headers["ce-specversion"]) == (
+            "intake.v1.entry.requested",
+            "/recourse/intake",
+            "1.0",
+        )
+
+
+async def test_the_same_fact_is_told_once(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        message = a_request(uuid4())
+        for _ in range(3):
+            await stack.tell(intake, message, message)
+        await until(lambda: drained(stack, 1))
+        assert await stream(intake) == [str(message.message_id)]
+
+
+async def test_nothing_is_told_of_what_is_rolled_back(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        with pytest.raises(RuntimeError):
+            async with intake.runtime.db.api_tx(tenant := uuid4()) as tx:
+                await outbox.add(tx, a_request(tenant))
+                raise RuntimeError
+        told = a_request(tenant)
+        await stack.tell(intake, told)
+        await until(lambda: drained(stack, 1))
+        assert await stream(intake) == [str(told.message_id)]
+
+
+async def test_a_message_of_another_tenant_cannot_be_told(stack: Stack) -> None:
+    import asyncpg
+
+    async with stack.service("intake") as intake:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with intake.runtime.db.api_tx(uuid4()) as tx:
+                await outbox.add(tx, a_request(uuid4()))
+        assert await stack.root.fetchval("SELECT count(*) FROM intake.outbox") == 0
+
+
+async def test_a_deleted_stream_is_made_again_and_refilled(stack: Stack) -> None:
+    async with stack.service("intake") as intake, stack.hearing():
+        tenant = uuid4()
+        before = [a_request(tenant) for _ in range(250)]
+        await stack.tell(intake, *before)
+        await until(lambda: heard(stack, 250))
+        client, js = await as_operator(stack.infra)
+        await js.delete_stream("INTAKE")
+        await client.close()
+        after = [a_request(tenant) for _ in range(10)]
+        await stack.tell(intake, *after)
+        await until(lambda: drained(stack, 260))
+        await until(lambda: heard(stack, 260))
+        assert set(await stream(intake)) == {str(message.message_id) for message in (*before, *after)}
+
+
+async def heard(stack: Stack, count: int) -> bool:
+    found = await stack.effects()
+    assert len(found) == len(set(found))
+    return len(found) == count
+
+
+async def test_a_stream_deleted_while_nobody_looks_is_refilled_at_the_next_start(stack: Stack) -> None:
+    tenant = uuid4()
+    messages = [a_request(tenant) for _ in range(120)]
+    async with stack.service("intake") as intake:
+        await stack.tell(intake, *messages)
+        await until(lambda: drained(stack, 120))
+    client, js = await as_operator(stack.infra)
+    await js.delete_stream("INTAKE")
+    await client.close()
+    async with stack.service("intake") as intake:
+        await until(lambda: refilled(intake, 120))
+        assert await stream(intake) == [str(message.message_id) for message in messages]
+
+
+async def refilled(service: Service, count: int) -> bool:
+    if not service.relay.has_repaired:
+        return False
+    info = await service.runtime.nats.js.stream_info("INTAKE")
+    return bool(info.state.last_seq >= count)
+
+
+async def test_a_stream_that_lost_its_tail_gets_it_again(stack: Stack) -> None:
+    """The end of a stream is taken away by making it anew with its first part only, as a restored backup would."""
+    tenant = uuid4()
+    messages = [a_request(tenant) for _ in range(60)]
+    async with stack.service("intake") as intake:
+        await stack.tell(intake, *messages)
+        await until(lambda: drained(stack, 60))
+        kept = [await intake.runtime.nats.js.get_msg("INTAKE", seq=place, direct=True) for place in range(1, 41)]
+    client, js = await as_operator(stack.infra)
+    config = (await js.stream_info("INTAKE")).config
+    await js.delete_stream("INTAKE")
+    created = (await js.add_stream(config)).created
+    for message in kept:
+        await js.publish(
+            message.subject or "", message.data, headers={"Nats-Msg-Id": (message.headers or {})["Nats-Msg-Id"]}
+        )
+    await client.close()
+    await stack.root.execute("UPDATE intake.relay_state SET stream_created = $1", str(created))
+    async with stack.service("intake") as intake:
+        await until(lambda: refilled(intake, 60))
+        await until(lambda: drained(stack, 60))
+        assert await stream(intake) == [str(message.message_id) for message in messages]
+
+
+async def test_a_stream_that_went_on_after_losing_its_tail_is_found_out(stack: Stack) -> None:
+    """The places are taken, but by other messages: comparing the last place alone would miss it."""
+    tenant = uuid4()
+    messages = [a_request(tenant) for _ in range(50)]
+    async with stack.service("intake") as intake:
+        await stack.tell(intake, *messages)
+        await until(lambda: drained(stack, 50))
+        kept = [await intake.runtime.nats.js.get_msg("INTAKE", seq=place, direct=True) for place in range(1, 31)]
+    client, js = await as_operator(stack.infra)
+    config = (await js.stream_info("INTAKE")).config
+    await js.delete_stream("INTAKE")
+    created = (await js.add_stream(config)).created
+    for message in kept:
+        await js.publish(
+            message.subject or "", message.data, headers={"Nats-Msg-Id": (message.headers or {})["Nats-Msg-Id"]}
+        )
+    for _ in range(30):
+        await js.publish(f"intake.v1.{tenant}.entry.requested", b"{}", headers={"Nats-Msg-Id": str(uuid4())})
+    await client.close()
+    await stack.root.execute("UPDATE intake.relay_state SET stream_created = $1", str(created))
+    async with stack.service("intake") as intake:
+        await until(lambda: drained(stack, 50))
+        await until(lambda: holds_all(intake, messages))
+
+
+async def holds_all(service: Service, messages: list[Any]) -> bool:
+    return service.relay.has_repaired and {str(message.message_id) for message in messages} <= set(
+        await stream(service)
+    )
+
+
+async def test_the_audit_fills_holes_in_the_middle(stack: Stack) -> None:
+    tenant = uuid4()
+    messages = [a_request(tenant) for _ in range(40)]
+    async with stack.service("intake", RECOURSE_AUDIT_SECONDS="0.3") as intake, stack.hearing():
+        await stack.tell(intake, *messages)
+        await until(lambda: heard(stack, 40))
+        client, js = await as_operator(stack.infra)
+        for place in (5, 6, 17, 33):
+            assert await js.delete_msg("INTAKE", place)
+        await client.close()
+        await until(lambda: holds_all(intake, messages))
+        await stack.tell(intake, last := a_request(tenant))
+        await until(lambda: heard(stack, 41))
+        assert (await stack.effects())[-1] == last.message_id
+
+
+async def test_one_relay_publishes_and_another_takes_over(stack: Stack) -> None:
+    async with stack.service("intake") as first:
+        await until(lambda: leads(first))
+        async with stack.service("intake") as second:
+            await stack.tell(second, *(a_request(uuid4()) for _ in range(5)))
+            await until(lambda: drained(stack, 5))
+            assert (first.relay.is_leader, second.relay.is_leader) == (True, False)
+            stack.running.remove(first)
+            await first.stop()
+            await until(lambda: leads(second))
+            await stack.tell(second, *(a_request(uuid4()) for _ in range(5)))
+            await until(lambda: drained(stack, 10))
+            assert len(await stream(second)) == 10
+
+
+async def leads(service: Service) -> bool:
+    return service.relay.is_leader
+
+
+async def test_a_lost_connection_to_the_database_hands_the_lock_on_and_loses_nothing(stack: Stack) -> None:
+    async with stack.service("intake") as intake, stack.hearing():
+        for number in range(6):
+            await stack.tell(intake, *(a_request(uuid4()) for _ in range(20)))
+            await stack.root.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'intake_worker' AND datname = current_database()"
+            )
+            await until(lambda expected=(number + 1) * 20: heard(stack, expected), 30)
+
+
+async def test_without_nats_requests_are_answered_and_messages_wait(stack: Stack) -> None:
+    """Nothing listens at this address: the outbox keeps what is told, and readiness says so without failing."""
+    async with stack.service("intake", RECOURSE_NATS_URL="nats://127.0.0.1:9", RECOURSE_INTAKE_PORT="0") as intake:
+        await stack.tell(intake, a_request(uuid4()))
+        readiness = await intake.readiness()
+        assert readiness.ready
+        assert any("NATS" in note.what for note in readiness.notes)
+        assert await unpublished(stack) == 1
+    async with stack.service("intake"):
+        await until(lambda: drained(stack, 1))
+
+
+async def test_a_full_stream_keeps_messages_in_the_outbox_until_there_is_room(stack: Stack) -> None:
+    async with stack.service("intake", RECOURSE_STREAM_MAX_BYTES="20000") as intake:
+        await stack.tell(intake, *(a_request(uuid4()) for _ in range(100)))
+        await until(lambda: failing(intake))
+        assert await unpublished(stack) > 0
+    async with stack.service("intake"):
+        await until(lambda: drained(stack, 100))
+
+
+async def failing(service: Service) -> bool:
+    return service.relay.failing_since is not None
+
+
+async def test_a_tick_follows_every_entry_that_was_committed_before_it(stack: Stack) -> None:
+    """What the time of sla stands on: ids in the outbox grow in the order of commits when the writers take turns."""
+    async with stack.service("intake") as intake:
+        ids: list[UUID] = []
+        for _ in range(30):
+            await stack.tell(intake, entry := a_request(uuid4()))
+            ids.append(entry.message_id)
+        tick = ClockTicked(message_id=uuid4(), tenant_id=LIVE, at=NOW)
+        assert tick.SUBJECT.startswith("routing.")
+        await until(lambda: drained(stack, 30))
+        assert await stream(intake) == [str(each) for each in ids]
