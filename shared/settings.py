@@ -63,11 +63,11 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()  # host:port, comma-separated; port may be *: addresses that would otherwise be refused
 
 
-S = TypeVar("S", bound=ServiceSettings)
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def load(kind: type[S], service: str, environ: Mapping[str, str]) -> S:
-    """Return the settings of `service`. SettingsError names every variable that is missing or does not fit."""
+    """Return the settings of `service`, whose Struct has a field of that name. SettingsError names every variable that is missing or does not fit."""
     values: dict[str, Any] = {"service": service}
     mistakes: list[str] = []
     hints = typing.get_type_hints(kind)

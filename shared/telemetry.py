@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import asyncpg
 import msgspec
@@ -41,8 +41,8 @@ _context: ContextVar[str | None] = ContextVar("traceparent", default=None)
 log = structlog.get_logger()
 
 
-def configure(service: str | None = None, level: str = "info") -> None:
-    """Set up JSON logs on stderr for this process. In an all-in-one process each service binds its own name."""
+def configure(service: str | None = None, level: str = "info", stream: TextIO | None = None) -> None:
+    """Set up JSON logs for this process, on stderr or on another stream. In an all-in-one process each service binds its own name."""
     threshold = {"debug": 10, "info": 20, "warning": 30, "error": 40}[level]
     structlog.configure(
         processors=[
@@ -53,7 +53,7 @@ def configure(service: str | None = None, level: str = "info") -> None:
             structlog.processors.JSONRenderer(serializer=lambda value, **_: msgspec.json.encode(value).decode()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
     # What libraries log quotes what they were given, so only their names and levels are let through.

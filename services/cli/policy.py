@@ -1,0 +1,211 @@
+"""`recourse policy …`: check a policy, read it in plain words, try it on cases, compare, and publish it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from services.cli.output import NOT_WELL, CommandError, say, say_json, table
+
+app = App(name="policy", help="Policies: check, try, publish.")
+Json = Annotated[bool, Parameter(name="--json", help="Print one JSON document.")]
+Language = Literal["en", "zh"]
+
+
+def _document(file: str) -> Any:
+    """A policy by path, or a template by its regime (R04) or name (r04_window)."""
+    from shared.policy.documents import DocumentError, parse
+    from shared.policy.template_files import names, text_of
+
+    path = Path(file)
+    if path.exists():
+        text: str | bytes = path.read_bytes()
+    else:
+        known = {name: regime for regime, name in names().items()} | {regime: regime for regime in names()}
+        if file not in known:
+            raise CommandError(f"There is no file {file}, and no template of that name.")
+        text = text_of(known[file])
+    try:
+        return parse(text)
+    except DocumentError as error:
+        place = "" if error.mark is None else f", line {error.mark.line}, column {error.mark.column}"
+        raise CommandError(f"{file}{place}: {error.message}", NOT_WELL) from None
+
+
+def _compiled(file: str) -> Any:
+    from shared.policy.compiling import compile_policy
+    from shared.policy.problems import PolicyError
+
+    try:
+        return compile_policy(_document(file))
+    except PolicyError as error:
+        first = error.problems[0]
+        more = f" (and {len(error.problems) - 1} more: see `recourse policy lint`)" if len(error.problems) > 1 else ""
+        raise CommandError(f"{file}: {first.path}: {first.message}{more}", NOT_WELL) from None
+
+
+@app.command
+def lint(file: str, *, json: Json = False) -> int:
+    """Say everything that can never work or was probably not meant, each with its place and a suggestion."""
+    from shared.policy.linting import lint as run
+
+    found = run(_document(file))
+    if json:
+        say_json({"ok": not found.errors, "problems": found.problems})
+    else:
+        for one in found.problems:
+            place = f"{file}:{one.line}:{one.column}" if one.line is not None else file
+            hint = f" Did you mean {one.suggestion}?" if one.suggestion else ""
+            say(f"{place}: {one.severity}: {one.path}: {one.message}{hint}")
+        say(f"{len(found.errors)} errors, {len(found.warnings)} warnings")
+    return NOT_WELL if found.errors else 0
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON Schema of policies, for editors."""
+    from shared.policy.json_schema import json_schema
+
+    say_json(json_schema())
+
+
+@app.command
+def explain(file: str, *, lang: Language = "en", json: Json = False) -> None:
+    """Tell the document in plain sentences."""
+    from shared.policy.describing import describe, heading
+
+    sentences = describe(_compiled(file), lang)
+    if json:
+        say_json(sentences)
+        return
+    section = None
+    for one in sentences:
+        if one.section != section:
+            section = one.section
+            say(f"\n{heading(section, lang)}")
+        clause = f" [{', '.join(one.clause)}]" if one.clause else ""
+        say(f"  {one.text}{clause}")
+
+
+@app.command
+def simulate(scenario: Path, *, policy: str | None = None, lang: Language = "en", json: Json = False) -> int:
+    """Run one scenario and print everything that follows from it; exit 1 where it differs from what it expects.
+
+    Parameters
+    ----------
+    scenario
+        The scenario's file.
+    policy
+        A policy's file or a template; by default the template of the scenario's regime.
+    """
+    from shared.policy.checking import simulation
+
+    result = simulation(scenario, None if policy is None else _document(policy), lang)
+    if json:
+        say_json(result)
+    else:
+        _tell_simulation(result)
+    return 0 if result["passed"] else NOT_WELL
+
+
+def _tell_simulation(result: dict[str, Any]) -> None:
+    say(f"{result['id']}: {result['title']}")
+    say(f"state: {result['state']}")
+    for name in ("clocks", "effects", "penalties", "refused", "counters", "facts", "report"):
+        if result[name]:
+            say(f"\n{name}")
+            for one in result[name]:
+                say("  " + ", ".join(f"{key} {value}" for key, value in one.items() if value not in (None, {}, [], "")))
+    if result["explanations"]:
+        say("\nwhy")
+        for one in result["explanations"]:
+            say(f"  {one['title']} ({one['clause']}): {one['result']}")
+            for line in one["lines"]:
+                say(f"    {line}")
+    for one in result["differences"]:
+        say(f"\ndiffers at {one['path']}\n  expected {one['expected']}\n  got      {one['got']}")
+
+
+@app.command(name="check-scenarios")
+def check_scenarios(folder: Path, *, policy: str | None = None, json: Json = False) -> int:
+    """Run every scenario of a folder; exit 1 on any difference, showing expected, got and why.
+
+    Parameters
+    ----------
+    folder
+        Files `*.yaml`, one scenario each.
+    policy
+        A policy's file used for all of them; by default the template of each scenario's regime.
+    """
+    from shared.policy.checking import check, explained
+
+    if not folder.is_dir():
+        raise CommandError(f"There is no folder {folder}.")
+    document = None if policy is None else _document(policy)
+    results = list(check(folder, document))
+    if not results:
+        raise CommandError(f"There are no scenarios (*.yaml) in {folder}.", NOT_WELL)
+    failed = [one for one in results if not one.passed]
+    if json:
+        say_json({"passed": len(results) - len(failed), "failed": len(failed), "results": results})
+        return NOT_WELL if failed else 0
+    for one in failed:
+        say(f"{one.id}: {one.title}")
+        if one.error is not None:
+            say(f"  {one.error}")
+        for difference in one.differences:
+            say(f"  {difference.path}\n    expected {difference.expected}\n    got      {difference.got}")
+        for line in explained(folder / f"{one.id}.yaml", document):
+            say(f"    {line}")
+    say(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    return NOT_WELL if failed else 0
+
+
+@app.command
+def coverage(*, json: Json = False) -> int:
+    """Say which rules of the templates carry which clause, and what is missing."""
+    from shared.policy.coverage import coverage as run
+
+    found = run()
+    if json:
+        say_json(found)
+        return NOT_WELL if found.missing else 0
+    for regime, clauses in found.regimes.items():
+        say(f"{regime}: {sum(1 for rules in clauses.values() if rules)} of {len(clauses)} clauses")
+        for clause, rules in clauses.items():
+            say(f"  {clause:8} {', '.join(rules) or 'MISSING'}")
+    say(f"{found.total - len(found.missing)} of {found.total} clauses are carried by a rule")
+    return NOT_WELL if found.missing else 0
+
+
+@app.command
+def diff(before: str, after: str, *, json: Json = False) -> None:
+    """Compare two policies in terms of rules."""
+    from shared.policy.diffing import diff as run
+
+    changes = run(_document(before).values, _document(after).values)
+    if json:
+        say_json(changes)
+        return
+    for one in changes:
+        clause = f" [{', '.join(one.clause)}]" if one.clause else ""
+        say(f"{one.kind:8} {one.section} {one.rule}{clause}")
+        for pointer, old, new in one.parts:
+            say(f"         {pointer or '/'}: {old!r} → {new!r}")
+    say("no difference" if not changes else f"{len(changes)} changes")
+
+
+@app.command
+def templates(*, json: Json = False) -> None:
+    """List the ready-made policies."""
+    from shared.policy import catalogue
+    from shared.policy.template_files import names
+
+    regimes = catalogue.regimes()
+    rows = [(regime, name, regimes[regime].title.en, regimes[regime].title.zh) for regime, name in names().items()]
+    if json:
+        say_json([{"regime": row[0], "name": row[1], "title": {"en": row[2], "zh": row[3]}} for row in rows])
+    else:
+        say(table(("regime", "name", "title", "标题"), rows))
