@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from shared.engine.case import LoopError
+from shared.engine.explaining import explain_clocks, explain_penalty
 from shared.policy.documents import DocumentError
 from shared.policy.problems import PolicyError
-from shared.policy.simulating import Difference, Outcome, Scenario, compare, compile_for, load_scenario, simulate
+from shared.policy.simulating import (
+    Difference,
+    Outcome,
+    Scenario,
+    compare,
+    compile_for,
+    load_scenario,
+    observed,
+    simulate,
+)
 from shared.policy.template_files import document_of
 
 
@@ -40,10 +50,10 @@ def run(path: Path, document: Any = None) -> tuple[Scenario, Outcome]:
     return scenario, simulate(scenario, policy, calendars)
 
 
-def check(folder: Path) -> Iterator[Result]:
+def check(folder: Path, document: Any = None) -> Iterator[Result]:
     """The result of every scenario of a folder, in the order of their names."""
     for path in sorted(folder.glob("*.yaml")):
-        yield check_one(path)
+        yield check_one(path, document)
 
 
 def check_one(path: Path, document: Any = None) -> Result:
@@ -59,3 +69,37 @@ def check_one(path: Path, document: Any = None) -> Result:
         passed=not differences,
         differences=differences,
     )
+
+
+def simulation(path: Path, document: Any = None, lang: Literal["en", "zh"] = "en") -> dict[str, Any]:
+    """Everything that one scenario comes to, in the words of `expect`, with the explanation of each figure.
+
+    Raises what `run` raises.
+    """
+    scenario, outcome = run(path, document)
+    differences = compare(scenario, outcome)
+    found = observed(outcome)
+    explanations = [*explain_clocks(outcome.case, lang)]
+    explanations += [explain_penalty(outcome.case, view, lang) for view in outcome.standing.penalties]
+    return {
+        "id": scenario.id,
+        "regime": scenario.regime,
+        "title": scenario.title,
+        "passed": not differences,
+        **found,
+        "problems": msgspec.to_builtins(outcome.standing.problems),
+        "next_at": outcome.standing.next_at,
+        "explanations": msgspec.to_builtins(explanations),
+        "differences": msgspec.to_builtins(differences),
+    }
+
+
+def explained(path: Path, document: Any = None, lang: Literal["en", "zh"] = "en") -> list[str]:
+    """The lines that lead to each due instant and each amount of a scenario; none where it cannot be run."""
+    try:
+        _, outcome = run(path, document)
+    except (DocumentError, msgspec.ValidationError, PolicyError, KeyError, ValueError, LoopError):
+        return []
+    explanations = [*explain_clocks(outcome.case, lang)]
+    explanations += [explain_penalty(outcome.case, view, lang) for view in outcome.standing.penalties]
+    return [f"{one.title} {one.clause}: {line}" for one in explanations for line in one.lines]

@@ -73,7 +73,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     facts: list[tuple[str, Any, Any]]
     report: list[Any]
     policy_warnings: list[tuple[Any, str, Mapping[str, Any]]]
-    calendars: Any
+    case: Case  # as it stands at `until`, for explanations
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -254,7 +254,7 @@ def simulate(scenario: Scenario, policy: CompiledPolicy, calendars: CalendarBook
         facts=facts,
         report=_report(scenario, policy, calendars, timeline, standing, facts),
         policy_warnings=list(policy.incomplete),
-        calendars=calendars,
+        case=case,
     )
 
 
