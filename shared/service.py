@@ -189,9 +189,13 @@ class Service:
         self._stopping = True
         with structlog.contextvars.bound_contextvars(service=self.spec.name):
             await asyncio.gather(*(consumer.stop() for consumer in self.consumers))
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Once is not enough: wait_for, here and inside the NATS client, loses a cancellation that comes together with its result.
+            running = set(self._tasks)
+            while running:
+                for task in running:
+                    task.cancel()
+                _, running = await asyncio.wait(running, timeout=0.2)
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # they have ended; whatever they raised was logged
             self._tasks.clear()
             if self.spec.on_stop is not None:
                 await self.spec.on_stop(self.runtime)
