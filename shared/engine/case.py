@@ -320,6 +320,7 @@ class Case:
 
     def _clock_event(self, what: str, run: Run, at: datetime) -> None:
         key = f"{what}:{run.rule.id}"
+        self.scope.seen[key] = self.scope.seen.get(key, 0) + 1
         if key in self.policy.on:
             self.queue.append((key, Context(at, run.data, _run_ref(run), clock_run=run)))
 
@@ -367,11 +368,11 @@ class Case:
             scope.fields = dict(data.get("fields") or {})
             self.first_contact = scope.fields.get("first_receiver") or entry.by.id
         elif entry.kind != "step":
-            for part in ("category", "severity", "priority"):
+            parts = ("category", "severity", "priority")
+            for part in (*parts, "kind") if entry.kind in ("classified", "corrected") else parts:
                 if data.get(part) is not None:
                     self.stated[part] = complaint[part] = data[part]
-            if entry.kind in ("classified", "corrected") and data.get("kind") is not None:
-                self.stated["kind"] = complaint["kind"] = data["kind"]
+                    self.class_clauses.pop(part, None)  # no rule set it any more
             if data.get("outcome") is not None:
                 complaint["outcome"] = data["outcome"]
             if entry.kind == "assigned":
@@ -386,7 +387,13 @@ class Case:
                 complaint["respondent"] = dict(data["respondent_of"])
         if isinstance(data.get("fields"), dict) and entry.kind != "received":
             scope.fields.update(data["fields"])
-        record = {"kind": entry.kind, "at": entry.at, "by": entry.by.id, "data": data}
+        record = {
+            "kind": entry.kind,
+            "at": entry.at,
+            "by": entry.by.id,
+            "roles": list(dict.fromkeys((*entry.by.roles, *([entry.by.unit] if entry.by.unit else [])))),
+            "data": data,
+        }
         for key in _keys(entry):
             scope.seen[key] = scope.seen.get(key, 0) + 1
             scope.last[key] = {**record, "trigger": key}
@@ -648,7 +655,7 @@ class Case:
             self._set_due(run, place)
             self._arm(run)
             self._clock_event("started", run, context.at)
-            if rule.inside is not None:
+            if rule.inside:
                 self._check_inside(run, context)
 
     def _set_due(self, run: Run, place: int = 0) -> None:
@@ -735,8 +742,13 @@ class Case:
         self._arm(run)
 
     def _check_inside(self, run: Run, context: Context) -> None:
-        outer = next((one for one in reversed(self.runs.get(run.rule.inside or "", ())) if one.active), None)
-        if outer is None or outer.due_at is None or run.due_at is None or run.due_at <= outer.due_at:
+        outer = [
+            one.due_at
+            for name in run.rule.inside
+            for one in self.runs.get(name, ())
+            if one.active and one.due_at is not None
+        ]
+        if run.due_at is None or not outer or run.due_at <= min(outer):
             return
         before = self.scope.clock_run
         self.scope.clock_run = run
@@ -900,6 +912,8 @@ class Case:
     def _counted(self, rule: SubjectRule, stamp: CountStamp, context: Context) -> None:
         record = count_record(rule.id, stamp)
         self.counts[rule.id] = record
+        if self.policy.classes:  # a rule may classify by the count
+            self._classify((), Context(context.at, context.data, context.ref))
         before = self.scope.count
         self.scope.count = record
         data = {name: self.value(value, rule) for name, value in rule.data}
@@ -988,7 +1002,8 @@ class Case:
         ]
         if entry.kind == "penalty_decided":
             waiting = [one for one in mine if one.open_item() is not None]
-            undecided = [one for one in waiting if one.decision is None] or waiting[-1:]
+            has_figure = any(entry.data.get(name) is not None for name in ("amount_cny", "percent", "share_percent"))
+            undecided = [one for one in waiting if one.decision is None] or (waiting[-1:] if has_figure else [])
             for one in undecided[:1] if party is None else undecided:
                 one.decision = _decision(entry, self.policy)
                 self._trigger(f"penalty:{one.rule.id}", self._penalty_context(one, context))
@@ -1032,6 +1047,8 @@ class Case:
 
     def _stands(self, one: Liability) -> bool:
         scope = self.scope
+        if one.source is not None and (one.source.void or not self._stands(one.source)):
+            return False  # a share of nothing
         saved = scope.data, scope.at, scope.clock_run, scope.count, scope.penalty
         scope.data, scope.at, scope.clock_run, scope.count = one.data, one.at, one.clock_run, one.count
         try:
@@ -1122,6 +1139,8 @@ class Case:
         context = Context(occurrence.starts_at, run.data, _run_ref(run), clock_run=run)
         self._enter(context)
         run.owner = self.first(rule.owner, rule)
+        if run.owner is not None:
+            run.data["owner"] = run.owner
         run.due_at = occurrence.due_at
         runs.append(run)
         self._arm(run)
@@ -1234,14 +1253,21 @@ class Case:
         return None
 
     def classified(self) -> ClassView:
+        """The class, and for each part the clause of the rule that set it, else that of the word itself."""
         complaint = self.scope.complaint
+        words = self.policy.document.vocabulary
+        clauses: dict[str, Clause] = {}
+        for part, terms in (("kind", words.kinds), ("category", words.categories), ("severity", words.severities)):
+            clause = getattr(terms.get(complaint.get(part)), "clause", None)
+            if clause is not None:
+                clauses[part] = clause
         return ClassView(
             kind=complaint.get("kind"),
             category=complaint.get("category"),
             severity=complaint.get("severity"),
             priority=complaint.get("priority"),
             respondent=complaint.get("respondent_name"),
-            clauses=dict(self.class_clauses),
+            clauses={**clauses, **self.class_clauses},
         )
 
     def standing(self, now: datetime) -> Standing:

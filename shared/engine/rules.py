@@ -96,7 +96,7 @@ class ClockRule(Rule):
     repeat_every: Amount | None
     repeat_count: int | None
     timer: bool
-    inside: str | None
+    inside: tuple[str, ...]
     inside_do: tuple[Do, ...]
     rungs: tuple[Rung, ...]
     owner: tuple[Value, ...]

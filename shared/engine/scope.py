@@ -54,6 +54,10 @@ class Scope:
         self.penalty: Mapping[str, Any] | None = None
 
     @property
+    def local_time(self) -> str | None:
+        return None if self.at is None else f"{self._case.calendar.local(self.at):%H:%M}"
+
+    @property
     def entries(self) -> list[dict[str, Any]]:
         return self._case.seen_entries
 

@@ -112,7 +112,7 @@ class Linter:
             if starts & stops and _unconditional(clock.start) & _unconditional(clock.stop) and clock.again != "restart":
                 both = ", ".join(sorted(_unconditional(clock.start) & _unconditional(clock.stop)))
                 self.warn(path, f"{both} both starts and stops the clock {clock.id}", "starts-and-stops")
-            if clock.inside == clock.id:
+            if clock.id == clock.inside or (isinstance(clock.inside, list) and clock.id in clock.inside):
                 self.error(f"{path}/inside", "a clock cannot lie inside itself", "inside-itself")
             for number, pause in enumerate(clock.pauses):
                 where = f"{path}/pauses/{number}"

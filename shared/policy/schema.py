@@ -338,7 +338,7 @@ class Clock(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     pauses: list[Pause] = []
     repeat: Repeat | None = None
     kind: Literal["limit", "timer"] = "limit"  # a timer acts at its due instant (state fired), a limit can be breached
-    inside: RuleId | None = None  # warned when this due instant lies after the outer one's
+    inside: RuleId | list[RuleId] | None = None  # warned when this due instant lies after that of an outer one
     inside_do: list[Do] = []
     steps: list[Step] = []
     owner: Value = None  # who owes it: name or "=expression", or a list with fallbacks
@@ -547,7 +547,9 @@ class Row(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     entries: Triggers | None = None  # take the figures from entries with this trigger instead of complaints
     period: Literal["day", "month", "quarter", "half", "year"] = "month"
     period_of: Literal["received", "handled", "resolved", "entry", "due"] = "received"
-    first_month: Annotated[int, Meta(ge=1, le=12)] = 1  # in which the year begins that quarters and halves divide; 12: halves from December
+    first_month: Annotated[int, Meta(ge=1, le=12)] = (
+        1  # in which the year begins that quarters and halves divide; 12: halves from December
+    )
     by: list[str] = []
     subject: Value = None
     target: str | None = None

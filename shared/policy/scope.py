@@ -5,9 +5,10 @@
 | `complaint` | the case as it stands: kind, category, severity, priority, channel, anonymous, received_at, complainant, respondent, handler, outcome, state, number, accepted, decline_reason |
 | `fields` | the tenant's own fields, as last stated |
 | `data`, `at`, `by`, `roles`, `actor_unit` | the entry that is being looked at (for other triggers: when, and the data of the effect) |
-| `seen` | how often each trigger has occurred before: `seen["step:callback"]` |
+| `local_time` | the time of day of `at` where the tenant is: "08:05" |
+| `seen` | how often each trigger has occurred before: `seen["step:callback"]`, `seen["breach:reply"]` of a clock |
 | `last` | the latest entry of each trigger: `last["proposed"].data.options` |
-| `entries` | all entries, oldest first, each with trigger, kind, at, by, data |
+| `entries` | all entries, oldest first, each with trigger, kind, at, by, roles, data |
 | `collected` | all values of each list-valued key so far: `collected.documents` |
 | `clocks` | the latest run of each clock: `clocks.reply.state`, `.due_at`, `.breached` |
 | `clock` | of a trigger `breach:`, `fired:`, `met:`, `started:`: that run |
@@ -129,7 +130,8 @@ PENALTY: Final = RecordType(
 def entry_type(policy: Policy) -> RecordType:
     """The record of one entry as `last[…]` and `entries` show it."""
     return RecordType(
-        {"trigger": STRING, "kind": STRING, "at": INSTANT, "by": STRING, "data": data_type(policy)}, "entry"
+        {"trigger": STRING, "kind": STRING, "at": INSTANT, "by": STRING, "roles": NAMES, "data": data_type(policy)},
+        "entry",
     )
 
 
@@ -188,6 +190,7 @@ def variables(policy: Policy) -> dict[str, Type]:
         "fields": fields,
         "data": data_type(policy),
         "at": INSTANT,
+        "local_time": STRING,
         "by": STRING,
         "roles": NAMES,
         "actor_unit": STRING,
@@ -261,5 +264,28 @@ def fact_variables(policy: Policy) -> dict[str, Type]:
 
 
 FACT_OPTIONAL: Final = frozenset(
-    ["kind", "category", "severity", "priority", "outcome", "channel", "state", "at", "handled_at", "resolved_at", "closed_at", "assigned_at", "due_at", "source", "accepted", "decline_reason", "complainant_id", "complainant_type", "rating", "trigger", "by", "entry_at"]
+    [
+        "kind",
+        "category",
+        "severity",
+        "priority",
+        "outcome",
+        "channel",
+        "state",
+        "at",
+        "handled_at",
+        "resolved_at",
+        "closed_at",
+        "assigned_at",
+        "due_at",
+        "source",
+        "accepted",
+        "decline_reason",
+        "complainant_id",
+        "complainant_type",
+        "rating",
+        "trigger",
+        "by",
+        "entry_at",
+    ]
 )

@@ -214,6 +214,22 @@ def _total(start: Any) -> Callable[[list[Any]], Any]:
     return of_list
 
 
+def _names(value: Any) -> list[str]:
+    """Return one name or a list of names as a list; of nothing, an empty one."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return list(value)
+    raise EvaluationError("names are a text or a list of texts")
+
+
+def _before(text: str, part: str) -> str:
+    """Return what comes before the first occurrence of the part, all of the text where there is none."""
+    return text.partition(part)[0] if part else text
+
+
 _UNKNOWN_LIST: Final = ListType(DYN)
 _UNKNOWN_MAP: Final = MapType(DYN)
 
@@ -279,6 +295,26 @@ def standard_functions(currency: str) -> dict[str, tuple[Function, ...]]:
         "startsWith": text_test(str.startswith, "{0} starts with {1}", "{0}以{1}开头"),
         "endsWith": text_test(str.endswith, "{0} ends with {1}", "{0}以{1}结尾"),
         "contains": text_test(lambda text, part: part in text, "{0} contains {1}", "{0}包含{1}"),
+        "before": (
+            Function(
+                arguments=(STRING, STRING),
+                result=STRING,
+                call=_before,
+                style="method",
+                cost=200,
+                phrases={"en": "{0} up to {1}", "zh": "{0}中{1}之前的部分"},
+            ),
+        ),
+        "names": (
+            Function(
+                arguments=(DYN,),
+                result=ListType(STRING),
+                call=_names,
+                accepts_null=True,
+                cost=200,
+                phrases={"en": "{0}", "zh": "{0}"},
+            ),
+        ),
         "int": (
             Function(arguments=(INT,), result=INT, call=lambda number: number, phrases={"en": "{0}", "zh": "{0}"}),
             Function(arguments=(STRING,), result=INT, call=_to_number, phrases={"en": "{0}", "zh": "{0}"}),

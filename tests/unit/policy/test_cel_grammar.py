@@ -66,6 +66,8 @@ from tests.unit.policy.cel_scope import ENVIRONMENT, a_scope, compiled, result
         ("items.exists(item, item.tags.exists(tag, tag == 'big'))", True),
         ("size(data.tags) + data.tags.size() + size('中文') + size(labels)", 7),
         ("'abc'.startsWith('ab') && 'abc'.endsWith('bc') && 'abc'.contains('b')", True),
+        ("'ward_5_box'.before('_box') + 'none'.before('_') + 'a'.before('')", "ward_5nonea"),
+        ("size(names('a')) + size(names(['a', 'b'])) + size(names(null))", 3),
         ("int('12') + int(5) + int(timestamp('1970-01-01T00:01:00Z'))", 77),
         ("string(12) + string(true) + string('x') + string(money('1.5'))", "12truex1.50"),
         ("string(timestamp('2026-03-01T08:00:00+08:00'))", "2026-03-01T00:00:00Z"),

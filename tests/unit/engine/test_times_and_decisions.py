@@ -1,0 +1,64 @@
+"""The hour of the day in conditions, limits inside others, and decisions without a figure."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+from shared.engine.calendar import CalendarBook, CalendarSection
+from shared.engine.case import Case, replay
+from shared.engine.model import Actor, Entry
+from shared.policy.compiling import compile_policy
+
+CHINA = timezone(timedelta(hours=8))
+POLICY = """
+policy: 1
+title: A shop
+vocabulary: {fields: {quick: {type: bool}}}
+organisation: {units: {day: d, night: n, desk: k}}
+intake: {acceptance: at_receipt}
+routing:
+  - {unit: day, when: 'local_time >= "08:00" && local_time < "17:00"'}
+  - {unit: night, when: 'local_time < "08:00" || local_time >= "17:00"'}
+clocks:
+  - {id: whole, start: received, within: 10d}
+  - {id: short, start: received, when: fields.quick == true, within: 1d}
+  - {id: papers, start: assigned, within: 48h, inside: [whole, short], inside_do: [{kind: warned, to: desk}]}
+penalties:
+  rules:
+    - {id: loss, clause: R01.1, on: {on: penalty_decided, when: data.amount_cny != null}, party: desk,
+       impose: [{kind: recovery, decided: true}]}
+    - {id: measure, clause: R01.1, on: {on: penalty_decided, when: data.sanction != null}, party: desk,
+       impose: [{kind: sanction, sanction: =data.sanction}]}
+"""
+
+
+def case_of(*entries: tuple[str, datetime, dict[str, object]]) -> Case:
+    policy = compile_policy(POLICY)
+    timeline = [
+        Entry(seq=place, kind=kind, at=at.astimezone(UTC), by=Actor(id="a"), data=data)
+        for place, (kind, at, data) in enumerate(entries, 1)
+    ]
+    return replay({policy.version: policy}, timeline, CalendarBook.of(CalendarSection()))
+
+
+def at(hour: int, minute: int = 0, day: int = 10) -> datetime:
+    return datetime(2026, 3, day, hour, minute, tzinfo=CHINA)
+
+
+def test_hour_of_day_is_the_tenants() -> None:
+    for hour, minute, unit in ((7, 59, "night"), (8, 0, "day"), (16, 59, "day"), (17, 0, "night")):
+        assert [one.unit for one in case_of(("received", at(hour, minute), {})).routes] == [unit]
+
+
+def test_limit_is_held_against_the_strictest_outer_one() -> None:
+    for fields, warnings in (({}, 0), ({"quick": True}, 1)):
+        case = case_of(("received", at(9), {"fields": fields}), ("assigned", at(10), {}))
+        assert [one.kind for one in case.effects] == ["warned"] * warnings
+
+
+def test_decision_without_a_figure_leaves_a_decided_amount_alone() -> None:
+    case = case_of(
+        ("received", at(9), {}),
+        ("penalty_decided", at(10), {"clause": "R01.1", "party": "s1", "amount_cny": "120.00"}),
+        ("penalty_decided", at(11), {"clause": "R01.1", "party": "s1", "sanction": "warning"}),
+    )
+    penalties = case.standing(at(12)).penalties
+    assert [(one.kind, one.amount_minor) for one in penalties] == [("recovery", 12000), ("sanction", None)]
