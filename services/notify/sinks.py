@@ -238,7 +238,7 @@ class EmailSink:
         content = envelope.content if isinstance(envelope.content, bytes) else (envelope.content or "").encode()
         for address in envelope.rcpt_tos:
             mail = message_from_bytes(content, policy=parsing)
-            self.mails.append(TakenMail(sender=envelope.mail_from or "", to=address, mail=mail))
+            self.mails.append(TakenMail(sender=(envelope.mail_from or "").strip("<>"), to=address, mail=mail))
         faults = {self.faults(address, self.calls[address]) for address in envelope.rcpt_tos}
         if "slow" in faults:
             await asyncio.sleep(SLOW_SECONDS)

@@ -54,23 +54,21 @@ def messages(case: Case, moment: Moment, standing: Standing) -> list[Wanted]:
     for rule in case.policy.messages:
         if not _applies(case, rule, moment):
             continue
-        for audience, addressee in _addressees(case, rule, standing):
-            for channel in rule.channel:
-                wanted = _wanted(rule, audience, addressee, channel)
-                found.setdefault((rule.id, wanted.addressee, channel), wanted)
+        channels: tuple[Channel, ...] = tuple(each for each in ("sms", "email") if each in rule.channel)
+        for audience, addressee in _addressees(case, rule, standing) if channels else ():
+            for channel in channels:
+                wanted = Wanted(
+                    rule=rule.id,
+                    audience=audience,
+                    addressee=addressee,
+                    channel=channel,
+                    quiet_hours=rule.quiet_hours,
+                )
+                found.setdefault((rule.id, addressee, channel), wanted)
+        if "webhook" in rule.channel:  # the tenant's own systems are told once, whoever the rule names, at any hour
+            told = Wanted(rule=rule.id, audience=SUBSCRIBERS, addressee="", channel="webhook")
+            found[(rule.id, "", "webhook")] = told
     return list(found.values())
-
-
-def _wanted(rule: MessageRule, audience: str, addressee: str, channel: str) -> Wanted:
-    if channel == "webhook":  # the tenant's own systems are told once, whoever the rule names
-        return Wanted(rule=rule.id, audience=SUBSCRIBERS, addressee="", channel="webhook")
-    return Wanted(
-        rule=rule.id,
-        audience=audience,
-        addressee=addressee,
-        channel="sms" if channel == "sms" else "email",
-        quiet_hours=rule.quiet_hours,
-    )
 
 
 def _look(case: Case, moment: Moment) -> None:

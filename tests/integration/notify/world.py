@@ -67,7 +67,13 @@ POLICY: dict[str, Any] = {
             "channel": ["email"],
             "template": "{{ number }}: {{ what }} {{ clause }} {{ due_at }}{{ name }}",
         },
-        {"id": "told", "on": "closed", "to": ["handler"], "channel": ["webhook"], "template": "{{ number }} is {{ state }}"},
+        {
+            "id": "told",
+            "on": "closed",
+            "to": ["handler"],
+            "channel": ["webhook"],
+            "template": "{{ number }} is {{ state }}",
+        },
         {
             "id": "night",
             "on": "replied",
@@ -185,7 +191,9 @@ class Tenant:
         )
         self.world.directory.staff[(self.tenant_id, name)] = StaffReply(kind=kind, contacts=contacts)
         for contact in contacts:
-            self.world.directory.staff[(self.tenant_id, contact.staff_id)] = StaffReply(kind="staff", contacts=(contact,))
+            self.world.directory.staff[(self.tenant_id, contact.staff_id)] = StaffReply(
+                kind="staff", contacts=(contact,)
+            )
 
     async def deliveries(self, **filters: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self.ok("GET", "/v1/deliveries", params=filters))["deliveries"]
@@ -226,7 +234,9 @@ class World:
         self.service = build(self.environment(**changes))
         await self.service.start()
         self.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.service.app), base_url="http://notify", timeout=15
+            transport=httpx.ASGITransport(self.service.app),  # type: ignore[arg-type]  # the types differ in name only
+            base_url="http://notify",
+            timeout=15,
         )
 
     async def stop(self) -> None:
@@ -280,7 +290,13 @@ def an_announcement(
     complaint: Complaint, kind: str = "escalated", to: str | None = "leader", key: str = "reply/1", **changes: Any
 ) -> AnnouncementMade:
     effect = EffectView(
-        key=key, rule="reply", clause="R99.1", kind=kind, at=changes.pop("at", complaint.at), to=to, what=changes.pop("what", None)
+        key=key,
+        rule="reply",
+        clause="R99.1",
+        kind=kind,
+        at=changes.pop("at", complaint.at),
+        to=to,
+        what=changes.pop("what", None),
     )
     return AnnouncementMade(
         message_id=new_id(),
