@@ -116,6 +116,8 @@ class Liability:
         data = {name: case.value(value, rule) for name, value in item.data}
         if data.get("month") == "trigger":
             data["month"] = case.calendar.month(self.at)
+        elif isinstance(data.get("month"), datetime):
+            data["month"] = case.calendar.month(data["month"])
         state: str | None = None
         amount: int | None = None
         limits: tuple[int | None, int | None] | None = None
@@ -131,14 +133,19 @@ class Liability:
             points = case.value(item.points, rule)
             if points is None:
                 return []
-            for condition, by, clause in item.multiply:
-                if condition is None or case.holds(condition, rule):
-                    factor = Decimal(str(case.value(by, rule)))
-                    points = int(Decimal(points) * factor)
-                    steps.append(
-                        Step(label="multiplied", value=str(points), detail={"by": str(factor), "clause": clause})
-                    )
-            return [self._view(policy, index, item, data, points=int(points), steps=steps)]
+            multiplier_clause: str | None = None
+            for by, product, named in self._factors(case, item):
+                points = int(Decimal(points) * by)
+                multiplier_clause = named
+                data["multiplier"] = str(product)
+                steps.append(
+                    Step(label="multiplied", value=str(points), detail={"by": str(by), "clause": multiplier_clause})
+                )
+            return [
+                self._view(
+                    policy, index, item, data, points=int(points), multiplier_clause=multiplier_clause, steps=steps
+                )
+            ]
         amount, limits = self._amount(case, item, steps, data, now)
         if item.by_person:
             if self.decision is None:
@@ -147,7 +154,7 @@ class Liability:
             else:
                 amount = self._decided(case, item, steps)
                 data["decided_by"] = self.decision.by
-        if amount is None and state is None:
+        if amount is None and state is None and "factor" not in data:
             return []  # nothing is known to impose: no base, no figure
         multiplier: str | None = None
         if amount is not None:
@@ -256,6 +263,8 @@ class Liability:
         base: int | None = None
         if item.of is not None:
             value = case.value(item.of, rule)
+            if value is None and item.factor is not None:  # the pay is not known, that it is lost is
+                data["factor"] = str(case.value(item.factor, rule))
             if value is None:
                 return None, None
             base = _minor(value, policy)
@@ -345,7 +354,7 @@ class Liability:
     def _decided(self, case: Case, item: Imposed, steps: list[Step]) -> int | None:
         decision, policy = self.decision, case.policy
         assert decision is not None
-        if decision.percent is not None and item.of is not None:
+        if decision.amount_minor is None and decision.percent is not None and item.of is not None:
             value = case.value(item.of, self.rule)
             if value is not None:
                 amount = _share(_minor(value, policy), str(decision.percent))
@@ -367,26 +376,37 @@ class Liability:
             )
         return decision.amount_minor
 
+    def _factors(self, case: Case, item: Imposed) -> list[tuple[Decimal, Decimal, str | None]]:
+        """Each factor that applies, with the product of the factors of its clause so far, and that clause.
+
+        Factors of one clause are shown as one; those of another clause take their place.
+        """
+        found: list[tuple[Decimal, Decimal, str | None]] = []
+        product, clause_of = Decimal(1), None
+        for condition, by, clause in item.multiply:
+            value = case.value(by, self.rule) if condition is None or case.holds(condition, self.rule) else None
+            if value is None:
+                continue
+            factor = Decimal(str(value))
+            named = clauses_of(clause)
+            product = product * factor if not named or named[0] == clause_of else factor
+            clause_of = named[0] if named else clause_of
+            found.append((factor, product, clause_of))
+        return found
+
     def _multiplied(
         self, case: Case, item: Imposed, amount: int, steps: list[Step], data: dict[str, Any]
     ) -> tuple[int, str | None]:
         clause_of: str | None = None
-        for condition, by, clause in item.multiply:
-            if condition is not None and not case.holds(condition, self.rule):
-                continue
-            value = case.value(by, self.rule)
-            if value is None:
-                continue
-            factor = Decimal(str(value))
+        for factor, product, named in self._factors(case, item):
             amount = _rounded(Decimal(amount) * factor)
-            named = clauses_of(clause)
-            clause_of = named[0] if named else clause_of
-            data["multiplier"] = str(factor)
+            clause_of = named
+            data["multiplier"] = str(product)
             steps.append(
                 Step(
                     label="multiplied",
                     value=format_minor(amount, case.policy.currency),
-                    detail={"by": str(factor), "clause": clause},
+                    detail={"by": str(factor), "clause": clause_of},
                 )
             )
         return amount, clause_of

@@ -161,3 +161,34 @@ def test_a_turn_of_a_duty_says_who_owes_it() -> None:
     (clock,) = standing(case, 1).clocks
     assert clock.data["owner"] == "school_office"
     assert clock.data["period"] == "2026-03-09"
+
+
+def test_factors_of_one_clause_are_shown_as_one() -> None:
+    multiply = [
+        {"by": "0.8", "clause": "R03.27"},
+        {"by": "2", "clause": "R03.22"},
+        {"by": "2", "clause": "R03.22", "when": "complaint.anonymous"},
+    ]
+    for anonymous, amount, lost, multiplier in ((False, 16000, -20, "2"), (True, 32000, -40, "4")):
+        case = a_case(
+            {
+                "penalties": {
+                    "rules": [
+                        {
+                            "id": "fine",
+                            "on": "resolved",
+                            "party": "clerk",
+                            "impose": [
+                                {"amount": "100.00", "multiply": multiply},
+                                {"kind": "points", "points": -10, "multiply": multiply[1:]},
+                            ],
+                        }
+                    ]
+                }
+            }
+        )
+        enter(case, 1, "received", anonymous=anonymous)
+        enter(case, 2, "resolved")
+        fine, points = standing(case, 1).penalties
+        assert (fine.amount_minor, fine.data["multiplier"], fine.multiplier_clause) == (amount, multiplier, "R03.22")
+        assert (points.points, points.data["multiplier"], points.multiplier_clause) == (lost, multiplier, "R03.22")
