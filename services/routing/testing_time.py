@@ -30,22 +30,22 @@ async def begin(desk: Desk, tx: Tx, now: datetime, target: datetime, asked_by: s
         await keeping.duty_case(desk, tx, max(now, years.start_of(year, tenant.zone)))
     operation = await clocks.begin_operation(tx, tx.tenant_id, new_id(), now, target, asked_by)
     assert operation is not None  # the lock is held and none was running
-    await _tell(tx, operation)
+    await _tell(tx, operation.round_id, operation)
     return operation
 
 
-async def settled(tx: Tx, operation_id: UUID, steps: int) -> None:
+async def settled(tx: Tx, round_id: UUID, steps: int) -> None:
     """Note that sla has done everything up to the target."""
     await clocks.lock_test_clock(tx, tx.tenant_id)  # before the row: writers hold the clock when they come to the row
-    await clocks.note_settled(tx, tx.tenant_id, operation_id, steps)
-    await _finish_if_quiet(tx, operation_id)
+    await clocks.note_settled(tx, tx.tenant_id, round_id, steps)
+    await _finish_if_quiet(tx, round_id)
 
 
-async def rested(tx: Tx, operation_id: UUID) -> None:
+async def rested(tx: Tx, round_id: UUID) -> None:
     """Note that notify has sent everything up to the target."""
     await clocks.lock_test_clock(tx, tx.tenant_id)
-    await clocks.note_rested(tx, tx.tenant_id, operation_id)
-    await _finish_if_quiet(tx, operation_id)
+    await clocks.note_rested(tx, tx.tenant_id, round_id)
+    await _finish_if_quiet(tx, round_id)
 
 
 async def round_of_sandboxes(desk: Desk, db: Database, batch: int) -> bool:
@@ -62,43 +62,45 @@ async def round_of_sandboxes(desk: Desk, db: Database, batch: int) -> bool:
                     await desk.save(writing)
     async with db.worker_tx(UUID(int=0)) as tx:
         quiet = await clocks.running_operations(tx)
-    for tenant_id, operation_id in quiet:
+    for tenant_id, round_id in quiet:
         async with db.worker_tx(tenant_id) as tx:
             await clocks.lock_test_clock(tx, tenant_id)
-            await _finish_if_quiet(tx, operation_id)
+            await _finish_if_quiet(tx, round_id)
     return bool(tenants)
 
 
-async def _finish_if_quiet(tx: Tx, operation_id: UUID) -> None:
-    operation = await clocks.operation(tx, tx.tenant_id, operation_id, lock=True)
+async def _finish_if_quiet(tx: Tx, round_id: UUID) -> None:
+    operation = await clocks.lock_round(tx, tx.tenant_id, round_id)
     if operation is None or operation.state != "running" or not (operation.settled and operation.rested):
         return
     if await clocks.due_sandbox(tx, tx.tenant_id, operation.target, 1):
         return  # the loop is on its way
     if operation.written and operation.round < MOST_ROUNDS:
-        await clocks.next_round(tx, tx.tenant_id, operation_id)
-        again = await clocks.operation(tx, tx.tenant_id, operation_id)
-        assert again is not None
-        await _tell(tx, again)
+        # For sla and notify each round is an operation of its own, since they go through one only once.
+        again = derived_id("clock round", tx.tenant_id, operation.operation_id, operation.round + 1)
+        await clocks.next_round(tx, tx.tenant_id, operation.operation_id, again)
+        await _tell(tx, again, operation)
         return
     await clocks.move_test_clock(tx, tx.tenant_id, operation.target)
-    await clocks.finish_operation(tx, tx.tenant_id, operation_id)
+    await clocks.finish_operation(tx, tx.tenant_id, operation.operation_id)
     await outbox.add(
         tx,
         ClockTicked(
-            message_id=derived_id("clock", tx.tenant_id, operation_id), tenant_id=tx.tenant_id, at=operation.target
+            message_id=derived_id("clock", tx.tenant_id, operation.operation_id),
+            tenant_id=tx.tenant_id,
+            at=operation.target,
         ),
     )
 
 
-async def _tell(tx: Tx, operation: Operation) -> None:
+async def _tell(tx: Tx, round_id: UUID, operation: Operation) -> None:
     await outbox.add(
         tx,
         ClockAdvanced(
-            message_id=derived_id("advance", tx.tenant_id, operation.operation_id, operation.round),
+            message_id=derived_id("advance", tx.tenant_id, round_id),
             tenant_id=tx.tenant_id,
             at=operation.started_from,
-            operation_id=operation.operation_id,
+            operation_id=round_id,
             target=operation.target,
         ),
     )

@@ -16,7 +16,7 @@ import msgspec
 
 from services.routing.domain import approving
 from services.routing.domain.columns import bare_columns, columns
-from services.routing.domain.counting import counted_entry, items, subject_key, taken_back
+from services.routing.domain.counting import counted_entry, items, known_at, subject_key, taken_back
 from services.routing.domain.naming import Naming, naming, route_to
 from services.routing.domain.picking import NOBODY_NAMED, Pick, pick
 from services.routing.domain.staffing import Member, holders
@@ -303,7 +303,8 @@ class Desk:
             () if subject is None else await cases.counted(writing.tx, writing.tenant_id, subject.case_id, want.rule)
         )
         calendar = writing.calendars.at(policy.calendar_name, want.at, want.at)
-        return stamp(policy.subjects[want.rule], want.subject, want.added, want.at, items(lines, want.rule), calendar)
+        known = known_at(items(lines, want.rule), want.at, want.window, calendar)
+        return stamp(policy.subjects[want.rule], want.subject, want.added, want.at, known, calendar)
 
     async def _to_subject(self, writing: Writing, subject: str, kind: str, data: dict[str, Any], key: str) -> None:
         """Append to the subject's case, made on its first use, and tell it."""

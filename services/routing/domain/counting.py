@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from shared.engine.calendar import Calendar
 from shared.engine.model import CountStamp, Entry
 from shared.engine.subjects import Item
 
@@ -63,6 +64,21 @@ def items(timeline: Iterable[Entry], rule: str) -> list[Item]:
         elif entry.kind == "uncounted":
             kept.pop(key, None)
     return list(kept.values())
+
+
+def known_at(found: Iterable[Item], at: datetime, window: str, calendar: Calendar) -> list[Item]:
+    """Return the items that count for something that happened at `at`.
+
+    Somebody who was stamped later may have counted first. What shares the window then counts as earlier, so that of two that could both be
+    the fourth one is; what lies in a later window stays out.
+    """
+    known = []
+    for item in found:
+        if item.at <= at:
+            known.append(item)
+        elif window == "ever" or calendar.window_start(item.at, window.removeprefix("opened:")) <= at:
+            known.append(msgspec.structs.replace(item, at=at))
+    return known
 
 
 def subject_key(subject: str) -> str:

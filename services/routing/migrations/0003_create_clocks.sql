@@ -10,7 +10,8 @@ CREATE TABLE live_tick (
 );
 INSERT INTO live_tick (at) VALUES (clock_timestamp());
 
--- An administrator moves the test clock of a sandbox; done when sla has settled and notify has rested.
+-- An administrator moves the test clock of a sandbox; done when sla has settled and notify has rested. What is written on the way asks for
+-- another round, which sla and notify know under an id of its own.
 CREATE TABLE clock_operation (
     tenant_id uuid NOT NULL,
     operation_id uuid NOT NULL,
@@ -18,6 +19,7 @@ CREATE TABLE clock_operation (
     target timestamptz NOT NULL,
     state text NOT NULL DEFAULT 'running',
     round integer NOT NULL DEFAULT 1,
+    round_id uuid NOT NULL,
     written integer NOT NULL DEFAULT 0,
     settled boolean NOT NULL DEFAULT false,
     rested boolean NOT NULL DEFAULT false,

@@ -42,35 +42,39 @@ LOCK_TEST_CLOCK = """
 SELECT pg_advisory_xact_lock(clock_lock_space(), clock_lock_key($1))"""
 
 INSERT_OPERATION = """
-INSERT INTO clock_operation (tenant_id, operation_id, started_from, target, asked_by)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO clock_operation (tenant_id, operation_id, round_id, started_from, target, asked_by)
+VALUES ($1, $2, $2, $3, $4, $5)
     ON CONFLICT DO NOTHING
-RETURNING operation_id, started_from, target, state, round, written, settled, rested, steps, created_at, done_at"""
+RETURNING operation_id, started_from, target, state, round, round_id, written, settled, rested, steps, created_at, done_at"""
 
 OPERATION = """
-SELECT operation_id, started_from, target, state, round, written, settled, rested, steps, created_at, done_at
+SELECT operation_id, started_from, target, state, round, round_id, written, settled, rested, steps, created_at, done_at
   FROM clock_operation
  WHERE tenant_id = $1 AND operation_id = $2"""
 
-LOCK_OPERATION = OPERATION + " FOR UPDATE"
+LOCK_ROUND = """
+SELECT operation_id, started_from, target, state, round, round_id, written, settled, rested, steps, created_at, done_at
+  FROM clock_operation
+ WHERE tenant_id = $1 AND round_id = $2
+   FOR UPDATE"""
 
 RUNNING_OPERATION = """
-SELECT operation_id, started_from, target, state, round, written, settled, rested, steps, created_at, done_at
+SELECT operation_id, started_from, target, state, round, round_id, written, settled, rested, steps, created_at, done_at
   FROM clock_operation
  WHERE tenant_id = $1 AND state = 'running'"""
 
 NOTE_SETTLED = """
-UPDATE clock_operation SET settled = true, steps = steps + $3 WHERE tenant_id = $1 AND operation_id = $2"""
+UPDATE clock_operation SET settled = true, steps = steps + $3 WHERE tenant_id = $1 AND round_id = $2"""
 
 NOTE_RESTED = """
-UPDATE clock_operation SET rested = true WHERE tenant_id = $1 AND operation_id = $2"""
+UPDATE clock_operation SET rested = true WHERE tenant_id = $1 AND round_id = $2"""
 
 NOTE_WRITTEN = """
 UPDATE clock_operation SET written = written + $2 WHERE tenant_id = $1 AND state = 'running'"""
 
 NEXT_ROUND = """
 UPDATE clock_operation
-   SET round = round + 1, written = 0, settled = false, rested = false
+   SET round = round + 1, round_id = $3, written = 0, settled = false, rested = false
  WHERE tenant_id = $1 AND operation_id = $2"""
 
 FINISH_OPERATION = """
@@ -100,7 +104,7 @@ SELECT DISTINCT t.tenant_id
                 WHERE w.tenant_id = t.tenant_id AND w.sandbox AND w.wake_at <= coalesce(o.target, t.now))"""
 
 RUNNING_OPERATIONS = """
-SELECT tenant_id, operation_id FROM clock_operation WHERE state = 'running' AND settled AND rested"""
+SELECT tenant_id, round_id FROM clock_operation WHERE state = 'running' AND settled AND rested"""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +125,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     target: datetime
     state: str
     round: int
+    round_id: UUID
     written: int
     settled: bool
     rested: bool
@@ -185,8 +190,14 @@ async def begin_operation(
     return None if row is None else _operation(row)
 
 
-async def operation(tx: Tx, tenant_id: UUID, operation_id: UUID, *, lock: bool = False) -> Operation | None:
-    row = await tx.fetchrow(LOCK_OPERATION if lock else OPERATION, tenant_id, operation_id)
+async def operation(tx: Tx, tenant_id: UUID, operation_id: UUID) -> Operation | None:
+    row = await tx.fetchrow(OPERATION, tenant_id, operation_id)
+    return None if row is None else _operation(row)
+
+
+async def lock_round(tx: Tx, tenant_id: UUID, round_id: UUID) -> Operation | None:
+    """Return the operation whose present round this is, for this transaction alone; None for a round that is past."""
+    row = await tx.fetchrow(LOCK_ROUND, tenant_id, round_id)
     return None if row is None else _operation(row)
 
 
@@ -195,12 +206,12 @@ async def running_operation(tx: Tx, tenant_id: UUID) -> Operation | None:
     return None if row is None else _operation(row)
 
 
-async def note_settled(tx: Tx, tenant_id: UUID, operation_id: UUID, steps: int) -> None:
-    await tx.execute(NOTE_SETTLED, tenant_id, operation_id, steps)
+async def note_settled(tx: Tx, tenant_id: UUID, round_id: UUID, steps: int) -> None:
+    await tx.execute(NOTE_SETTLED, tenant_id, round_id, steps)
 
 
-async def note_rested(tx: Tx, tenant_id: UUID, operation_id: UUID) -> None:
-    await tx.execute(NOTE_RESTED, tenant_id, operation_id)
+async def note_rested(tx: Tx, tenant_id: UUID, round_id: UUID) -> None:
+    await tx.execute(NOTE_RESTED, tenant_id, round_id)
 
 
 async def note_written(tx: Tx, tenant_id: UUID, count: int) -> None:
@@ -208,8 +219,8 @@ async def note_written(tx: Tx, tenant_id: UUID, count: int) -> None:
     await tx.execute(NOTE_WRITTEN, tenant_id, count)
 
 
-async def next_round(tx: Tx, tenant_id: UUID, operation_id: UUID) -> None:
-    await tx.execute(NEXT_ROUND, tenant_id, operation_id)
+async def next_round(tx: Tx, tenant_id: UUID, operation_id: UUID, round_id: UUID) -> None:
+    await tx.execute(NEXT_ROUND, tenant_id, operation_id, round_id)
 
 
 async def finish_operation(tx: Tx, tenant_id: UUID, operation_id: UUID) -> None:
@@ -232,8 +243,8 @@ async def sandboxes_due(tx: Tx) -> list[UUID]:
 
 
 async def running_operations(tx: Tx) -> list[tuple[UUID, UUID]]:
-    """Return (tenant, operation) of those that only wait for this service."""
-    return [(row["tenant_id"], row["operation_id"]) for row in await tx.fetch(RUNNING_OPERATIONS)]
+    """Return (tenant, round) of those that only wait for this service."""
+    return [(row["tenant_id"], row["round_id"]) for row in await tx.fetch(RUNNING_OPERATIONS)]
 
 
 def _operation(row: Record) -> Operation:
