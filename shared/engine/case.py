@@ -59,6 +59,7 @@ from shared.money import parse_minor
 from shared.policy.cel.problems import EvaluationError
 
 CLASS_PARTS = ("kind", "category", "severity", "priority", "respondent")
+CLASS_NAMES = {"respondent": "respondent_name"}
 STATE_OF_KIND = {
     "accepted": "accepted",
     "declined": "declined",
@@ -237,6 +238,7 @@ class Case:
             self.current = None
             return
         self._look_at(entry)
+        before = self._class()
         self._note(entry)
         context = Context(entry.at, entry.data, str(entry.seq), entry=entry)
         keys = _keys(entry)
@@ -244,7 +246,7 @@ class Case:
             if self.policy.accept_when is None or self.policy.accept_when(self.scope) is True:
                 self.acceptance = AcceptanceView(accepted=True, at=entry.at)
                 self.scope.complaint["accepted"] = True
-        self._classify(keys, context)
+        self._classify(keys, context, before)
         self._accept(entry, keys, context)
         self._handle(keys, context)
         if entry.kind == "counted":
@@ -404,10 +406,18 @@ class Case:
                 known = scope.collected.setdefault(name, [])
                 known.extend(one for one in value if isinstance(one, str) and one not in known)
 
-    def _classify(self, keys: tuple[str, ...], context: Context) -> None:
+    def _class(self) -> dict[str, Any]:
+        return {part: self.scope.complaint.get(CLASS_NAMES.get(part, part)) for part in CLASS_PARTS}
+
+    def _classify(self, keys: tuple[str, ...], context: Context, former: Mapping[str, Any]) -> None:
         """Set the class anew: rules with `override` before what was stated, what was stated before the other rules."""
         policy, complaint = self.policy, self.scope.complaint
-        if not policy.classes:
+        handlers = [policy.on.get(key, _NONE) for key in keys]
+        if not (
+            policy.classes
+            or any(one.classes for one in handlers)
+            or any(f"class:{part}" in policy.on for part in CLASS_PARTS)
+        ):
             return
         chosen: dict[str, tuple[Any, Clause]] = {}
         forced: set[str] = set()
@@ -424,8 +434,8 @@ class Case:
                 chosen[part] = (self.value(value, rule), rule.clause)
                 if rule.override:
                     forced.add(part)
-        for key in keys:
-            for condition, rule in self.policy.on.get(key, _NONE).classes:
+        for one in handlers:
+            for condition, rule in one.classes:
                 if self.holds(condition, rule) and self.holds(rule.when, rule):
                     for part, value in rule.set:
                         found = self.value(value, rule)
@@ -434,8 +444,7 @@ class Case:
                         self.class_clauses[part] = rule.clause
         changed = []
         for part in CLASS_PARTS:
-            name = "respondent_name" if part == "respondent" else part
-            before = complaint.get(name)
+            name = CLASS_NAMES.get(part, part)
             if part in chosen:
                 complaint[name], self.class_clauses[part] = chosen[part]
             elif part in self.stated:
@@ -444,7 +453,7 @@ class Case:
                 complaint[name] = None
                 self.class_clauses.pop(part, None)
             if (
-                complaint.get(name) != before
+                complaint.get(name) != former[part]
                 or (context.entry is not None and context.entry.kind == "received" and complaint.get(name))
                 or (
                     context.entry is not None
@@ -592,6 +601,8 @@ class Case:
         active = [run for run in self.runs.get(clock.id, ()) if run.active]
         if clock.repeat_count is not None:
             active = active[:1]
+        if self.case_kind == "duty":
+            active = _turns(active, context.data)
         for run in active:
             if clock.stop_all:
                 run.expected.difference_update(keys)
@@ -913,7 +924,7 @@ class Case:
         record = count_record(rule.id, stamp)
         self.counts[rule.id] = record
         if self.policy.classes:  # a rule may classify by the count
-            self._classify((), Context(context.at, context.data, context.ref))
+            self._classify((), Context(context.at, context.data, context.ref), self._class())
         before = self.scope.count
         self.scope.count = record
         data = {name: self.value(value, rule) for name, value in rule.data}
@@ -1328,6 +1339,16 @@ class Case:
                 if value is not None:
                     found.append((rule.name, rule.clause, value))
         return found
+
+
+def _turns(runs: list[Run], data: Mapping[str, Any]) -> list[Run]:
+    """The turns of a duty that an entry is proof of: those it names by their period or unit; all where it names none, or in other words."""
+    period, unit = str(data.get("period") or ""), data.get("unit")
+    if any(len(period) == len(str(run.data.get("period") or "")) > 0 for run in runs):
+        runs = [run for run in runs if run.data.get("period") == period]
+    if unit is not None and any("unit" in run.data for run in runs):
+        runs = [run for run in runs if run.data.get("unit") == unit]
+    return runs
 
 
 def _keys(entry: Entry) -> tuple[str, ...]:

@@ -1045,7 +1045,9 @@ class Compiler:
                     row=row.row,
                     value=row.value,
                     where=self.expr(row.where, f"{path}/where", self.fact_env),
-                    done=self.expr(row.done, f"{path}/done", self.fact_env),
+                    done=self.val(row.done, f"{path}/done", env=self.fact_env)
+                    if row.done is not None and row.done.startswith("=")
+                    else self.expr(row.done, f"{path}/done", self.fact_env),
                     of=self.val(row.of, f"{path}/of", env=self.fact_env),
                     entries=tuple(key for key, _ in entries),
                     entries_when=tuple(condition for _, condition in entries),

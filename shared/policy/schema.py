@@ -542,7 +542,7 @@ class Row(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     row: Name
     value: Literal["count", "percent", "sum", "mean", "per"] = "count"
     where: Expression | None = None  # which facts count
-    done: Expression | None = None  # percent: which of them are done
+    done: Expression | None = None  # percent: which of them are done; "=expression" with a number: how many
     of: Value = None  # sum, mean: "=expression" over a fact row
     entries: Triggers | None = None  # take the figures from entries with this trigger instead of complaints
     period: Literal["day", "month", "quarter", "half", "year"] = "month"
