@@ -220,8 +220,8 @@ def _escaped(key: str) -> str:
 
 def _pointer_of(message: str) -> str:
     """Return msgspec's "… - at `$.items[2].name`" as a pointer, "/items/2/name"."""
-    _, _, path = message.rpartition(" - at `$")
-    if not path.endswith("`"):
+    _, found, path = message.rpartition(" - at `$")
+    if not found:
         return ""
     return path[:-1].replace("[...]", "").replace("[", "/").replace("]", "").replace(".", "/")
 

@@ -11,8 +11,10 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
+from litestar.utils.scope.state import ScopeState
 
 from shared import telemetry
+from shared.body import BodyMissingError
 from shared.database import is_outage
 from shared.errors import (
     ConflictError,
@@ -115,6 +117,8 @@ def refusal_of(request: Request[Any, Any, Any], error: Exception) -> DomainError
     if isinstance(error, DomainError):
         return error
     if isinstance(error, ValidationException):
+        if _lacks_body(request):
+            return BodyMissingError()
         return MalformedError("A parameter does not fit.", errors=_parameters(error))
     if isinstance(error, MethodNotAllowedException):
         return MethodNotAllowedError()
@@ -125,6 +129,12 @@ def refusal_of(request: Request[Any, Any, Any], error: Exception) -> DomainError
         return UnavailableError("A server that we depend on does not answer in time.", retry_after_seconds=2)
     log.error("request_failed", **telemetry.describe(error))
     return InternalError("The failure has been logged under the trace id.")
+
+
+def _lacks_body(request: Request[Any, Any, Any]) -> bool:
+    """Litestar leaves an empty body out, and then misses the handler's argument."""
+    wanted = getattr(request.route_handler, "parsed_data_field", None) is not None
+    return wanted and ScopeState.from_scope(request.scope).body == b""
 
 
 def _of_http(error: HTTPException) -> DomainError:

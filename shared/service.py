@@ -25,6 +25,7 @@ from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
 
 from shared import dead_letters, housekeeping, migrations, problems
+from shared.api_document import described
 from shared.auth import Caller, check_guarded, public
 from shared.body import RecourseRequest
 from shared.consuming import Consumer
@@ -160,6 +161,7 @@ class Service:
         self.litestar = self._application()
         check_guarded(self.litestar)
         self.app: ASGIApp = Watch(_Gate(self.litestar), self.runtime.metrics)
+        self._openapi: dict[str, Any] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self._stopping = False
@@ -195,7 +197,9 @@ class Service:
                 for task in running:
                     task.cancel()
                 _, running = await asyncio.wait(running, timeout=0.2)
-            await asyncio.gather(*self._tasks, return_exceptions=True)  # they have ended; whatever they raised was logged
+            await asyncio.gather(
+                *self._tasks, return_exceptions=True
+            )  # they have ended; whatever they raised was logged
             self._tasks.clear()
             if self.spec.on_stop is not None:
                 await self.spec.on_stop(self.runtime)
@@ -205,8 +209,9 @@ class Service:
 
     def openapi(self) -> dict[str, Any]:
         """Return the service's part of the OpenAPI 3.1 document."""
-        schema: dict[str, Any] = self.litestar.openapi_schema.to_schema()
-        return schema
+        if self._openapi is None:
+            self._openapi = described(self.litestar)
+        return self._openapi
 
     async def readiness(self) -> Readiness:
         """Ready: requests are answered. Without NATS they are, since PostgreSQL is the record; then a note says so."""

@@ -58,16 +58,17 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_retention_days: int = 7
     dead_letter_retention_days: int = 90
     audit_seconds: float = 3600.0  # between two looks for holes in the stream
-    egress_allow: tuple[
-        str, ...
-    ] = ()  # host:port, comma-separated; port may be *: addresses that would otherwise be refused
+    egress_allow: tuple[str, ...] = ()  # host:port, comma-separated; the port may be *: addresses that would be refused
 
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 def load(kind: type[S], service: str, environ: Mapping[str, str]) -> S:
-    """Return the settings of `service`, whose Struct has a field of that name. SettingsError names every variable that is missing or does not fit."""
+    """Return the settings of `service`, whose Struct has a field of that name.
+
+    SettingsError names every variable that is missing or does not fit.
+    """
     values: dict[str, Any] = {"service": service}
     mistakes: list[str] = []
     hints = typing.get_type_hints(kind)
