@@ -213,7 +213,8 @@ async def test_a_second_active_assignment_cannot_be_stored(world: World, shop: P
     case_id = await shop.complaint()
     with pytest.raises(asyncpg.UniqueViolationError):
         await world.root.execute(
-            "INSERT INTO assignment (tenant_id, assignment_id, case_id, seq, named, assigned_at) VALUES ($1, gen_random_uuid(), $2, 1, 'x', now())",
+            "INSERT INTO assignment (tenant_id, assignment_id, case_id, seq, named, assigned_at)"
+            " VALUES ($1, gen_random_uuid(), $2, 1, 'x', now())",
             shop.tenant_id,
             case_id,
         )

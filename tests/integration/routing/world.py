@@ -39,7 +39,7 @@ POLICY: dict[str, Any] = {
             "diagnosis": {"type": "text", "restricted": True},
         },
         "steps": {"callback": "called back"},
-        "states": {name: "" for name in ("received", "accepted", "resolved", "closed", "withdrawn", "reopened")},
+        "states": dict.fromkeys(("received", "accepted", "resolved", "closed", "withdrawn", "reopened"), ""),
     },
     "organisation": {"units": {"desk": "", "workshop": ""}, "roles": {"clerk": "", "manager": ""}},
     "classification": [{"set": {"priority": "high"}, "when": 'complaint.severity == "grave"'}],
@@ -223,7 +223,10 @@ class Player:
 class World:
     def __init__(self, service: Service, tellers: Tellers, root: asyncpg.Connection) -> None:
         self.service, self.tellers, self.root = service, tellers, root
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://routing")
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(service.app),  # type: ignore[arg-type]  # the types differ in name only
+            base_url="http://routing",
+        )
 
     async def tenant(
         self, document: dict[str, Any] | None = None, *, sandbox: bool = False, at: datetime | None = None
@@ -255,7 +258,7 @@ class World:
     async def until(self, condition: Callable[[], Awaitable[Any]], seconds: float = 15) -> None:
         """Wait for a condition; a test never sleeps for a time."""
         async with asyncio.timeout(seconds):
-            while not await condition():
+            while not await condition():  # noqa: ASYNC110 - what is waited for happens in the database
                 await asyncio.sleep(0.02)
 
     async def told(self, tenant_id: UUID, noun: str) -> list[dict[str, Any]]:
