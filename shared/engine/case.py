@@ -405,6 +405,10 @@ class Case:
             if value.__class__ is list and name != "next_dates":
                 known = scope.collected.setdefault(name, [])
                 known.extend(one for one in value if isinstance(one, str) and one not in known)
+            elif value.__class__ is str and name in self.policy.list_keys:  # one name is a list of one
+                known = scope.collected.setdefault(name, [])
+                if value not in known:
+                    known.append(value)
 
     def _class(self) -> dict[str, Any]:
         return {part: self.scope.complaint.get(CLASS_NAMES.get(part, part)) for part in CLASS_PARTS}

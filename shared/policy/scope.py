@@ -9,7 +9,7 @@
 | `seen` | how often each trigger has occurred before: `seen["step:callback"]`, `seen["breach:reply"]` of a clock |
 | `last` | the latest entry of each trigger: `last["proposed"].data.options` |
 | `entries` | all entries, oldest first, each with trigger, kind, at, by, roles, data |
-| `collected` | all values of each list-valued key so far: `collected.documents` |
+| `collected` | all values so far of each key that may hold a list: `collected.documents`, `collected.to` |
 | `clocks` | the latest run of each clock: `clocks.reply.state`, `.due_at`, `.breached` |
 | `clock` | of a trigger `breach:`, `fired:`, `met:`, `started:`: that run |
 | `counts`, `count` | what each subject rule said last; of a trigger `count:`: that one |

@@ -62,3 +62,13 @@ def test_decision_without_a_figure_leaves_a_decided_amount_alone() -> None:
     )
     penalties = case.standing(at(12)).penalties
     assert [(one.kind, one.amount_minor) for one in penalties] == [("recovery", 12000), ("sanction", None)]
+
+
+def test_single_name_is_collected_like_a_list() -> None:
+    case = case_of(
+        ("received", at(9), {}),
+        ("reported", at(10), {"to": "chief"}),
+        ("reported", at(11), {"to": ["office", "chief"], "unit": "desk"}),
+    )
+    assert case.scope.collected["to"] == ["chief", "office"]
+    assert "unit" not in case.scope.collected
