@@ -1,0 +1,60 @@
+"""Every SQL statement of the project is prepared against the migrated schema, as the roles that run it: a typo fails here."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+
+import services
+import shared
+from shared.migrations import SERVICES
+from tests.infra import Database
+
+STATEMENT = re.compile(r"\s*(--[^\n]*\n\s*)*(SELECT|INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
+COMPOSED = re.compile(r"\{[a-z_]+\}")
+
+
+def statements() -> Iterator[tuple[str, str, str]]:
+    """Module, name and text of every module constant that holds a statement."""
+    for package in (shared, services):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name.endswith("__main__"):
+                continue
+            module = importlib.import_module(found.name)
+            for name, value in vars(module).items():
+                if name.isupper() and isinstance(value, str) and STATEMENT.match(value) and not COMPOSED.search(value):
+                    yield found.name, name, value
+
+
+ALL = sorted(set(statements()))
+
+
+def of(service: str) -> list[tuple[str, str, str]]:
+    """What runs in a service's schema: its own, and the plumbing's."""
+    return [each for each in ALL if each[0].startswith((f"services.{service}.", "shared."))]
+
+
+def test_the_collection_finds_the_statements() -> None:
+    modules = {module for module, _, _ in ALL}
+    assert {"shared.outbox", "shared.relay", "shared.consuming", "shared.idempotency", "shared.reference"} <= modules
+    assert len(ALL) > 50
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_every_statement_fits_the_schema(database: Database, service: str) -> None:
+    wrong = []
+    connection = await asyncpg.connect(database.dsn, server_settings={"search_path": f"{service}, public"})
+    try:
+        for module, name, text in of(service):
+            try:
+                await connection.prepare(text)
+            except asyncpg.PostgresError as error:
+                wrong.append(f"{module}.{name}: {error}")
+    finally:
+        await connection.close()
+    assert wrong == []
