@@ -8,7 +8,7 @@ from uuid import UUID
 
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 
 from services.intake.domain.complaint import ATTACHMENTS_BYTES, TEXT_LIMIT, Contact, Draft
@@ -91,7 +91,7 @@ class TextReference(Struct, frozen=True, kw_only=True):
     operation_id="create_complaint",
 )
 async def create_complaint(
-    data: Draft,
+    data: JSONBody[Draft],
     request: Request[Any, Any, Any],
     caller: NamedDependency[Caller],
     runtime: NamedDependency[Runtime[Any]],
@@ -143,7 +143,7 @@ async def get_contact(
 )
 async def unmask_contact(
     complaint_id: FromPath[UUID],
-    data: AccessRequest,
+    data: JSONBody[AccessRequest],
     caller: NamedDependency[Caller],
     tx: NamedDependency[Tx],
     runtime: NamedDependency[Runtime[Any]],
@@ -172,7 +172,7 @@ async def unmask_contact(
 )
 async def create_text(
     case_id: FromPath[UUID],
-    data: NewText,
+    data: JSONBody[NewText],
     request: Request[Any, Any, Any],
     caller: NamedDependency[Caller],
     tx: NamedDependency[Tx],

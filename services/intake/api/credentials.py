@@ -8,7 +8,7 @@ from uuid import UUID
 
 from litestar import delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from services.intake.repository import tenants as rows
@@ -66,7 +66,7 @@ class CredentialPage(Struct, frozen=True, kw_only=True):
 
 
 @post("/v1/credentials", guards=[requires("admin")], status_code=201, operation_id="create_credential")
-async def create(data: NewCredential, tx: NamedDependency[Tx]) -> CreatedCredential:
+async def create(data: JSONBody[NewCredential], tx: NamedDependency[Tx]) -> CreatedCredential:
     """Make a key."""
     at = await now_in(tx)
     _check_expiry(data.expires_at)
@@ -99,7 +99,7 @@ async def create_admin(tenant_id: FromPath[UUID], runtime: NamedDependency[Runti
 @get("/v1/credentials", guards=[requires("admin", "auditor")], operation_id="list_credentials")
 async def list_all(
     tx: NamedDependency[Tx],
-    after: UUID | None = None,
+    after: Annotated[UUID | None, QueryParameter()] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=200)] = 100,
 ) -> CredentialPage:
     """The tenant's keys, oldest first; revoked ones too."""

@@ -72,7 +72,7 @@ async def create_import(
     runtime: NamedDependency[Runtime[Any]],
     source: Annotated[str | None, QueryParameter(max_length=63)] = None,
     channel: Annotated[str | None, QueryParameter(max_length=120)] = None,
-    silent: bool = False,
+    silent: Annotated[bool, QueryParameter()] = False,
 ) -> Response[bytes]:
     """Import a table (text/csv; UTF-8 with or without byte order mark, GB18030). Rows are stored in the background.
 

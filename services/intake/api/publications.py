@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from services.intake.domain.policies import template, templates
@@ -124,7 +124,7 @@ class CalendarPage(Struct, frozen=True, kw_only=True):
     operation_id="publish_policy",
 )
 async def publish_policy(
-    data: Publication, caller: NamedDependency[Caller], runtime: NamedDependency[Runtime[Any]]
+    data: JSONBody[Publication], caller: NamedDependency[Caller], runtime: NamedDependency[Runtime[Any]]
 ) -> Response[Published]:
     """Publish a policy; 201 published, 202 waiting for a second administrator, 200 only checked."""
     checked = await check(_source(data), data.settings)
@@ -203,7 +203,7 @@ async def list_proposals(tx: NamedDependency[Tx]) -> ProposalPage:
 @get("/v1/policies", guards=[requires(*_READERS)], operation_id="list_policies")
 async def list_policies(
     tx: NamedDependency[Tx],
-    before: int | None = None,
+    before: Annotated[int | None, QueryParameter()] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
 ) -> PolicyPage:
     """The published versions, newest first."""
@@ -233,7 +233,7 @@ async def list_templates() -> TemplatePage:
 
 @post("/v1/calendars:publish", guards=[requires("admin")], status_code=201, operation_id="publish_calendar")
 async def publish_one_calendar(
-    data: CalendarPublication, tx: NamedDependency[Tx], runtime: NamedDependency[Runtime[Any]]
+    data: JSONBody[CalendarPublication], tx: NamedDependency[Tx], runtime: NamedDependency[Runtime[Any]]
 ) -> CalendarView:
     """Publish a revision of a calendar: next year's holidays, say."""
     problems = list(spec_problems(data.spec))
@@ -277,7 +277,7 @@ def _source(data: Publication) -> dict[str, Any] | str:
     return text
 
 
-async def _propose(tx: Tx, data: Publication, checked: Checked, caller: Caller) -> UUID:
+async def _propose(tx: Tx, data: JSONBody[Publication], checked: Checked, caller: Caller) -> UUID:
     proposal = ProposalRow(
         proposal_id=new_id(),
         base_version=await lock_next_version(tx, data.base_version) - 1,

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from services.intake.domain.sources import Secret, SourceSettings, rotated, settings_faults
@@ -73,7 +73,7 @@ class SourcePage(Struct, frozen=True, kw_only=True):
 
 @post("/v1/sources", guards=[requires("admin")], status_code=201, operation_id="create_source")
 async def create_source(
-    data: NewSource, tx: NamedDependency[Tx], runtime: NamedDependency[Runtime[Any]]
+    data: JSONBody[NewSource], tx: NamedDependency[Tx], runtime: NamedDependency[Runtime[Any]]
 ) -> CreatedSource:
     """Add a source. A webhook gets a signing secret, a mail source an address that nobody can guess."""
     _check(data.kind, data.settings)
@@ -118,7 +118,7 @@ async def get_source(
 @patch("/v1/sources/{source_id:uuid}", guards=[requires("admin")], operation_id="change_source")
 async def change_source(
     source_id: FromPath[UUID],
-    data: SourceChange,
+    data: JSONBody[SourceChange],
     tx: NamedDependency[Tx],
     runtime: NamedDependency[Runtime[Any]],
 ) -> SourceView:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from services.intake.parts import parts_of
@@ -102,7 +102,7 @@ class Me(Struct, frozen=True, kw_only=True):
 
 
 @post("/v1/tenants", guards=[requires("operator")], status_code=201, operation_id="create_tenant")
-async def create_tenant(data: NewTenant, runtime: NamedDependency[Runtime[Any]]) -> CreatedTenant:
+async def create_tenant(data: JSONBody[NewTenant], runtime: NamedDependency[Runtime[Any]]) -> CreatedTenant:
     """Subscribe an organisation."""
     _check_zone(data.zone)
     tenant_id = new_id()
@@ -156,7 +156,7 @@ async def get_tenant(
 @patch("/v1/tenants/{tenant_id:uuid}", guards=[requires("operator", "admin")], operation_id="change_tenant")
 async def change_tenant(
     tenant_id: FromPath[UUID],
-    data: TenantChange,
+    data: JSONBody[TenantChange],
     runtime: NamedDependency[Runtime[Any]],
     caller: NamedDependency[Caller],
 ) -> TenantView:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from services.intake.api.complaints import AccessRequest, check_right
@@ -93,7 +93,7 @@ class AccessPage(Struct, frozen=True, kw_only=True):
 
 @post("/v1/vault/texts:read", guards=[requires(*_READERS)], status_code=200, operation_id="read_texts")
 async def read_texts(
-    data: TextsRequest,
+    data: JSONBody[TextsRequest],
     caller: NamedDependency[Caller],
     tx: NamedDependency[Tx],
     runtime: NamedDependency[Runtime[Any]],
@@ -148,7 +148,7 @@ async def list_attachments(
 async def read_attachment(
     complaint_id: FromPath[UUID],
     attachment_id: FromPath[UUID],
-    data: AccessRequest,
+    data: JSONBody[AccessRequest],
     caller: NamedDependency[Caller],
     tx: NamedDependency[Tx],
     runtime: NamedDependency[Runtime[Any]],
@@ -190,7 +190,7 @@ async def erase_person(
 async def list_accesses(
     tx: NamedDependency[Tx],
     runtime: NamedDependency[Runtime[Any]],
-    before: UUID | None = None,
+    before: Annotated[UUID | None, QueryParameter()] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
 ) -> AccessPage:
     """Who looked at personal data, the latest first."""

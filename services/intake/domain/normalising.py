@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from services.intake.domain import vocabulary
@@ -232,4 +232,4 @@ def _received_at(at: datetime | None, now: datetime, faults: list[Fault]) -> dat
     if at.year < 1970:
         faults.append(Fault(("received_at",), "the instant is too long ago"))
         return None
-    return min(at, now)
+    return min(at, now).astimezone(UTC)
