@@ -434,7 +434,7 @@ UPDATE delivery_queue
 
 HOLD_UNTIL = """
 UPDATE delivery_queue
-   SET wake_at = CASE WHEN $4 THEN 'infinity' ELSE $3 END, held_until = CASE WHEN $4 THEN $3 END
+   SET wake_at = CASE WHEN $4 THEN 'infinity' ELSE $3::timestamptz END, held_until = CASE WHEN $4 THEN $3::timestamptz END
  WHERE tenant_id = $1 AND delivery_id = $2"""
 
 RELEASE = """

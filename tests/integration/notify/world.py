@@ -225,7 +225,7 @@ class World:
             **service_settings(self.infra, self.database, "notify"),
             "RECOURSE_MASTER_KEY": MASTER_KEY,
             "RECOURSE_EGRESS_ALLOW": "127.0.0.1:*",
-            "RECOURSE_NOTIFY_RETRY_SCALE": "0.02",
+            "RECOURSE_NOTIFY_RETRY_SCALE": "0.004",
             "RECOURSE_NOTIFY_SEND_SECONDS": "1.5",
             **changes,
         }
