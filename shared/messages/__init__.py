@@ -1,7 +1,8 @@
 """Every message that crosses a service boundary, with its subject.
 
-A subject is `<producer>.v1.<tenant>.<noun>.<past verb>`; the tenant's token is its UUID in 36 lower-case characters. Bodies are JSON. Readers
-ignore unknown fields; a new field has a default; a type or a meaning never changes. No message carries personal data.
+A subject is `<producer>.v1.<tenant>.<noun>.<past verb>`; the tenant's token is its UUID in 36 lower-case characters. Bodies
+are JSON. Readers ignore unknown fields; a new field has a default; a type or a meaning never changes. No message carries
+personal data.
 """
 
 from shared.messages.base import LIVE, Message, decode, encode, message_types, subject_of

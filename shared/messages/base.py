@@ -18,7 +18,10 @@ M = TypeVar("M", bound="Message")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """The envelope. `message_id` is a UUIDv7, or derived where the same fact must bear the same id; `at` is when it happened (aware UTC)."""
+    """The envelope.
+
+    `message_id` is a UUIDv7, or derived where the same fact must bear the same id; `at` is when it happened (aware UTC).
+    """
 
     SUBJECT: ClassVar[str] = ""
 

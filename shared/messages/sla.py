@@ -6,12 +6,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from shared.engine.model import AcceptanceView, ClassView, ClockView, EffectView, PenaltyView, RouteView
 from shared.messages.base import Message
 
 
 class AnnouncementMade(Message, frozen=True, kw_only=True):
-    """An effect, once: the message id is derived from its key. `late` when it came after its instant by more than the service's tolerance."""
+    """An effect, once: the message id is derived from its key.
+
+    `late` when it came after its instant by more than the service's tolerance.
+    """
 
     SUBJECT = "sla.v1.{tenant_id}.announcement.made"
 
@@ -54,7 +59,7 @@ class StandingChanged(Message, frozen=True, kw_only=True):
     penalties: tuple[PenaltyView, ...]
     owner: RouteView | None = None
     routing: tuple[RouteView, ...] = ()
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
     number: str = ""
     policy_version: int = 1
 
