@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from liquid import Environment as Liquid
-from liquid.exceptions import LiquidError
 from msgspec import Struct
 
 from shared.engine.amounts import parse_amount
@@ -25,9 +22,10 @@ from shared.policy.cel.environment import Environment
 from shared.policy.compiling import NULLABLE, Compiler, compiled_states
 from shared.policy.documents import Document, escape
 from shared.policy.problems import PolicyError, PolicyProblem
+from shared.policy.quiet_hours import parse_quiet_hours
 from shared.policy.scope import variables
-
-QUIET_HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+from shared.policy.wording import problems as wording_problems
+from shared.policy.wording import shown_fields
 
 
 class Findings(Struct, frozen=True):
@@ -352,20 +350,22 @@ class Linter:
             self.warn("/intake/channels", "no channel is declared, so any is taken", "no-channels")
 
     def _messages(self) -> None:
-        liquid = Liquid()
+        fields = shown_fields(self.document.vocabulary.fields)
+        clocks = [*self.policy.clocks, *(duty.id for duty in self.document.duties)]
         for place, rule in enumerate(self.document.messages):
             path = f"/messages/{place}"
-            if rule.quiet_hours is not None and not QUIET_HOURS.fullmatch(rule.quiet_hours):
+            try:
+                parse_quiet_hours(rule.quiet_hours or "21:00-08:00")
+            except ValueError:
                 told = f"{rule.quiet_hours} is no span of hours such as 21:00-08:00"
                 self.error(f"{path}/quiet_hours", told, "quiet-hours")
             for part in ("template", "subject"):
                 text = getattr(rule, part)
                 for language, one in text.items() if isinstance(text, Mapping) else [("", text)]:
-                    try:
-                        liquid.from_string(one)
-                    except LiquidError as error:
+                    for found in wording_problems(one, fields=fields, clocks=clocks):
                         where = f"{path}/{part}" + (f"/{language}" if language else "")
-                        self.error(where, f"the template cannot be read: {str(error).splitlines()[0]}", "template")
+                        line = f" (line {found.line})" if found.line and found.line > 1 else ""
+                        self.error(where, f"the template does not work: {found.detail}{line}", "template")
 
     def _settings(self) -> None:
         text = repr({name: part for name, part in self.compiler.raw.items() if name != "settings"})

@@ -28,6 +28,8 @@ from liquid.exceptions import LiquidError
 from liquid.template import BoundTemplate
 from msgspec import Struct
 
+from shared.policy.schema import Field
+
 MOST_CHARACTERS = 4000
 MOST_OUTPUT_BYTES = 16_384
 MOST_ITERATIONS = 1000
@@ -46,6 +48,7 @@ FIELDS: Mapping[str, str] = {
     "due_at": "when the next step is due; of an effect of a clock: when that clock was due",
     "at": "when what the message tells of happened",
     "what": "of an effect: what is told or to be done",
+    "title": "the title of the rule that had the effect",
     "unit": "the unit that must act",
     "amount": "of a penalty: the amount with its currency",
     "party": "of a penalty: who bears it",
@@ -76,6 +79,20 @@ TAGS = (
 
 HIDDEN = ("Cc", "Cf", "Cs")  # control characters, directions and other invisible ones, halves of pairs
 KEPT = "\n\t\u200c\u200d"  # the joiners belong to the spelling of several scripts
+
+
+FREE_TEXT = frozenset({"text", "text_id", "person", "complainant", "name", "plan", "remedy", "purpose", "report"})
+"""Keys of an entry's data that people write at will, or that point to somebody."""
+SHOWN_FIELDS = frozenset({"bool", "int", "money", "date", "instant", "unit"})
+
+
+def shown_fields(fields: Mapping[str, Field]) -> list[str]:
+    """The tenant's own fields that a message may show: no free text, nothing personal, nothing restricted."""
+    return [
+        name
+        for name, field in fields.items()
+        if not field.personal and not field.restricted and (field.type in SHOWN_FIELDS or field.values)
+    ]
 
 
 class WordingError(Exception):
@@ -179,32 +196,31 @@ def clean(value: Any) -> Any:
     return value
 
 
-def problems(
-    template: str, *, fields: Sequence[str] = (), clocks: Sequence[str] = (), data: Sequence[str] | None = None
-) -> list[WordingProblem]:
+def problems(template: str, *, fields: Sequence[str] = (), clocks: Sequence[str] = ()) -> list[WordingProblem]:
     """Return what is wrong with a template, for the publisher: form, unknown names, and what exceeds bounds.
 
     Args:
         fields: the tenant's own fields that may be shown.
         clocks: ids of the policy's clocks.
-        data: keys that the data of an entry or effect may have; None: any.
     """
     try:
         parsed = _parsed(template)
     except WordingError as error:
         return [WordingProblem(str(error))]
     found = []
-    groups: dict[str, Sequence[str] | None] = {"fields": fields, "clocks": clocks, "data": data}
+    groups = {"fields": fields, "clocks": clocks}
     for name, uses in parsed.analyze(include_partials=False).globals.items():
         for use in uses:
             path = [str(segment) for segment in use.segments]
             line = use.span.line_col(template)[0] if hasattr(use.span, "line_col") else None
-            if name in groups:
-                allowed = groups[name]
-                if len(path) < 2 or (allowed is not None and path[1] not in allowed):
-                    found.append(WordingProblem(f"{'.'.join(path)} is not known", line))
-            elif name not in FIELDS or len(path) > 1:
-                found.append(WordingProblem(f"{'.'.join(path)} is not known", line))
+            if name == "data":  # what an entry may carry is the policy's own business
+                known = len(path) > 1 and path[1] not in FREE_TEXT
+            elif name in groups:
+                known = len(path) > 1 and path[1] in groups[name]
+            else:
+                known = name in FIELDS and len(path) == 1
+            if not known:
+                found.append(WordingProblem(f"{'.'.join(path)} is nothing that a message can say", line))
     try:
         render(template, {})
     except WordingError as error:

@@ -76,7 +76,7 @@ def _look(case: Case, moment: Moment) -> None:
     scope = case.scope
     scope.data, scope.at = moment.data, moment.at
     scope.by, scope.roles, scope.actor_unit = moment.by.id, list(moment.by.roles), moment.by.unit
-    runs = case.runs.get(moment.clock or "")
+    runs = case.runs.get(moment.rule or "")
     scope.clock_run = runs[-1] if runs else None
     scope.count = scope.penalty = None
 
@@ -122,8 +122,8 @@ def _first(record: Any, *keys: str) -> str | None:
 
 def due_at(standing: Standing, moment: Moment) -> datetime | None:
     """The instant that `due_at` means: of an effect its clock's, else the next one owed on the case."""
-    if moment.clock is not None:
-        of_clock = [view.due_at for view in standing.clocks if view.rule == moment.clock and view.due_at is not None]
+    if moment.rule is not None:
+        of_clock = [view.due_at for view in standing.clocks if view.rule == moment.rule and view.due_at is not None]
         if of_clock:
             return of_clock[-1]
     running = [view.due_at for view in standing.clocks if view.state == "running" and view.due_at is not None]

@@ -19,7 +19,7 @@ class Moment(Struct, frozen=True, kw_only=True):
         triggers: the names under which rules refer to it, the most general first.
         data: what its conditions see as `data`.
         words: what its templates may say besides the case itself: what, clause, amount, party.
-        clock: of an effect of a clock, the clock's rule.
+        rule: of an effect or a penalty, the rule that had it: a clock's or an action's id.
         source: the key of the effect or penalty, by which a withdrawal finds what it withdraws; empty for an entry.
     """
 
@@ -28,7 +28,7 @@ class Moment(Struct, frozen=True, kw_only=True):
     by: Actor
     data: Mapping[str, Any]
     words: Mapping[str, str] = {}
-    clock: str | None = None
+    rule: str | None = None
     source: str = ""
 
 
@@ -50,7 +50,7 @@ def of_effect(effect: EffectView, *, withdrawn: bool = False) -> Moment:
         by=SYSTEM,
         data={key: value for key, value in data.items() if value is not None},
         words=_known(what=effect.what, clause=_clauses(effect.clause)),
-        clock=effect.rule,
+        rule=effect.rule,
         source=effect.key,
     )
 
@@ -66,6 +66,7 @@ def of_penalty(penalty: PenaltyView, at: datetime) -> Moment:
         by=SYSTEM,
         data={**penalty.data, "party": penalty.party, "kind": penalty.kind},
         words=_known(amount=amount, party=penalty.party, clause=_clauses(penalty.clause), what=penalty.sanction),
+        rule=penalty.rule,
         source=penalty.key,
     )
 

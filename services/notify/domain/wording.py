@@ -26,8 +26,6 @@ LABELLED: Mapping[str, str] = {
     "outcome": "outcomes",
     "state": "states",
 }
-FREE_TEXT = frozenset({"text", "text_id", "person", "complainant", "name", "plan", "remedy", "purpose", "report"})
-SHOWN_FIELDS = frozenset({"bool", "int", "money", "date", "instant", "unit"})
 _NAME = re.compile(r"[^\W\d_]+(?:[ '’.·・-]{1,2}[^\W\d_]+){0,5}\.?", re.UNICODE)
 _LONGEST_NAME = 40
 _FORMS = {"zh": "{0.year}年{0.month}月{0.day}日 {0:%H:%M}", "en": "{0.day} {1} {0.year}, {0:%H:%M}"}
@@ -51,24 +49,20 @@ def values(case: Case, standing: Standing, moment: Moment, number: str) -> dict[
         "received_at": complaint.get("received_at"),
         "due_at": due_at(standing, moment),
         "at": moment.at,
+        "rule": moment.rule,
         "unit": None if owner is None else owner.unit or owner.role or owner.staff,
         **moment.words,
     }
     found["clocks"] = {view.rule: _known({"due_at": view.due_at, "state": view.state}) for view in standing.clocks}
     found["fields"] = {
-        name: case.scope.fields[name] for name in shown_fields(case.policy) if case.scope.fields.get(name) is not None
+        name: case.scope.fields[name]
+        for name in wording.shown_fields(case.policy.document.vocabulary.fields)
+        if case.scope.fields.get(name) is not None
     }
-    found["data"] = {name: value for name, value in moment.data.items() if name not in FREE_TEXT and _is_plain(value)}
+    found["data"] = {
+        name: value for name, value in moment.data.items() if name not in wording.FREE_TEXT and _is_plain(value)
+    }
     return {name: _plain(value) for name, value in _known(found).items()}
-
-
-def shown_fields(policy: CompiledPolicy) -> list[str]:
-    """The tenant's own fields that a message may show: no free text, nothing personal, nothing restricted."""
-    return [
-        name
-        for name, field in policy.document.vocabulary.fields.items()
-        if not field.personal and not field.restricted and (field.type in SHOWN_FIELDS or field.values)
-    ]
 
 
 def _known(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +114,9 @@ def fill(
     for part, section in LABELLED.items():
         if words.get(part):
             words[part] = _label(getattr(policy.document.vocabulary, section), str(words[part]), language)
+    words["title"] = _title(policy, str(stored.get("rule") or ""), language)
+    if words.get("what"):
+        words["what"] = _what(policy, str(words["what"]), language)
     words["organisation"] = organisation
     words["name"] = polite_name(name)
     return wording.render(template, words)
@@ -150,8 +147,28 @@ def instant(at: datetime, zone: ZoneInfo, language: str) -> str:
 
 
 def _label(words: Mapping[str, Any], code: str, language: str) -> str:
-    term = words.get(code)
-    label = getattr(term, "label", None)
-    if isinstance(label, Mapping):
-        return choose(label, language)[1] or code
-    return str(label) if label else code
+    """What the tenant calls a code, else the code with spaces."""
+    return _text(getattr(words.get(code), "label", None), language) or code.replace("_", " ")
+
+
+def _what(policy: CompiledPolicy, code: str, language: str) -> str:
+    vocabulary = policy.document.vocabulary
+    for section in (vocabulary.tasks, vocabulary.sanctions, vocabulary.steps):
+        if code in section:
+            return _label(section, code, language)
+    return code.replace("_", " ")
+
+
+def _title(policy: CompiledPolicy, rule: str, language: str) -> str:
+    """The title of a clock, an action or whatever else has the id; without one the id with spaces."""
+    document = policy.document
+    for section in (document.clocks, document.actions, document.duties, document.subjects, document.penalties.rules):
+        for each in section:
+            if each.id == rule:
+                return _text(getattr(each, "title", ""), language) or rule.replace("_", " ")
+    return rule.replace("_", " ")
+
+
+def _text(text: Any, language: str) -> str:
+    """A text of the policy, which may be one for each language."""
+    return choose(text, language)[1] if isinstance(text, Mapping) else str(text or "")

@@ -50,7 +50,7 @@ def test_every_declared_field_passes_the_check() -> None:
     ],
 )
 def test_an_unknown_placeholder_is_found_when_the_policy_is_published(template: str, name: str) -> None:
-    assert details(template, clocks=["reply"], fields=["loss"]) == [f"{name} is not known"]
+    assert details(template, clocks=["reply"], fields=["loss"]) == [f"{name} is nothing that a message can say"]
 
 
 def test_a_problem_names_its_line() -> None:
