@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any, Final, cast
 
 import msgspec
+import structlog
 from litestar.types import ASGIApp
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -19,7 +20,7 @@ from services.gateway.settings import GatewaySettings
 from shared import problems
 from shared.embedded.access import SERVICES
 from shared.errors import DomainError, NotFoundError, TooLargeError, UnavailableError
-from shared.telemetry import Metrics, Watch
+from shared.telemetry import Metrics, Watch, describe
 
 _FRESH_SECONDS: Final = 60.0  # how long the merged description is kept
 _PAGES: Final = {
@@ -77,6 +78,11 @@ class Gateway:
             if begun:  # half an answer is out; only the broken connection can say so
                 raise
             await _send(send, _refused(refusal))
+        except Exception as error:
+            structlog.get_logger().error("request_failed", service="gateway", **describe(error))
+            if begun:
+                raise
+            await _send(send, _refused(problems.InternalError("The failure has been logged under the trace id.")))
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

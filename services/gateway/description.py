@@ -32,6 +32,8 @@ def merged(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         schemas |= {names[name]: _renamed(schema, names) for name, schema in own.items()}
         security |= components.get("securitySchemes", {})
         for path, item in document.get("paths", {}).items():
+            if not path.startswith("/v1/"):
+                continue  # pages of the service about itself
             if path in paths:
                 raise ValueError(f"two services describe {path}")
             paths[path] = _renamed(item, names)
