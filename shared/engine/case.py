@@ -980,9 +980,9 @@ class Case:
         self.liabilities.append(liability)
         if decision and liability.open_item() is not None and context.entry is not None:
             liability.decision = _decision(context.entry, self.policy)
-        self._trigger(f"imposed:{rule.id}", self._penalty_context(liability, context))
+        self._penalty_event("imposed", liability, context)
         if liability.open_item() is None or liability.decision is not None:
-            self._trigger(f"penalty:{rule.id}", self._penalty_context(liability, context))
+            self._penalty_event("penalty", liability, context)
 
     def _decided_now(self, rule: PenaltyRule) -> bool:
         """Whether this very entry has just decided a waiting penalty of the rule."""
@@ -993,6 +993,11 @@ class Case:
             and one.decision.data is self.scope.data
             for one in self.liabilities
         )
+
+    def _penalty_event(self, what: str, liability: Liability, context: Context) -> None:
+        key = f"{what}:{liability.rule.id}"
+        if key in self.policy.on:  # what nobody waits for need not be worked out
+            self.queue.append((key, self._penalty_context(liability, context)))
 
     def _penalty_context(self, liability: Liability, context: Context) -> Context:
         view = liability.first_view(self, context.at)
@@ -1021,7 +1026,7 @@ class Case:
             undecided = [one for one in waiting if one.decision is None] or (waiting[-1:] if has_figure else [])
             for one in undecided[:1] if party is None else undecided:
                 one.decision = _decision(entry, self.policy)
-                self._trigger(f"penalty:{one.rule.id}", self._penalty_context(one, context))
+                self._penalty_event("penalty", one, context)
         elif entry.kind == "penalty_waived":
             for one in mine:
                 one.waived = _decision(entry, self.policy)
@@ -1031,7 +1036,7 @@ class Case:
         elif entry.kind == "penalty_appeal_decided":
             for one in mine:
                 one.correction = _decision(entry, self.policy)
-                self._trigger(f"penalty:{one.rule.id}", self._penalty_context(one, context))
+                self._penalty_event("penalty", one, context)
 
     def _penalties(self, now: datetime) -> list[PenaltyView]:
         """What is imposed as of `now`: exclusions first, then competing rules."""
