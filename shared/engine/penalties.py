@@ -291,7 +291,8 @@ class Liability:
         if base is None:
             return None, None
         if item.tiers:
-            return _tiered(base, item.tiers, steps, show), None
+            used = case.value(item.used, rule)
+            return _tiered(base, item.tiers, steps, show, used if isinstance(used, int) else 0), None
         if item.factor is not None:
             factor = Decimal(str(case.value(item.factor, rule)))
             lost = base - _rounded(Decimal(base) * factor)
@@ -468,19 +469,19 @@ def _share(base: int, percent: str) -> int:
     return _rounded(Decimal(base) * Decimal(percent) / 100)
 
 
-def _tiered(base: int, tiers: tuple[tuple[int | None, str], ...], steps: list[Step], show: str) -> int:
-    """Each slice at its own rate; an upper edge belongs to its slice."""
-    total, lower = 0, 0
+def _tiered(base: int, tiers: tuple[tuple[int | None, str], ...], steps: list[Step], show: str, used: int = 0) -> int:
+    """Each slice at its own rate; an upper edge belongs to its slice. What earlier sums have used up of the slices is passed over."""
+    total, lower, base = 0, 0, base + used
     for upper, percent in tiers:
         top = base if upper is None else min(base, upper)
-        if top > lower:
-            part = _share(top - lower, percent)
+        if top > max(lower, used):
+            part = _share(top - max(lower, used), percent)
             total += part
             steps.append(
                 Step(
                     label="slice",
                     value=format_minor(part, show),
-                    detail={"of": format_minor(top - lower, show), "percent": percent},
+                    detail={"of": format_minor(top - max(lower, used), show), "percent": percent},
                 )
             )
         lower = upper if upper is not None else base

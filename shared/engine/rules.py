@@ -155,6 +155,7 @@ class Imposed:
     percent: Value
     percent_range: tuple[str, str] | None
     tiers: tuple[tuple[int | None, str], ...]  # upper edge in minor units, percent
+    used: Value  # minor units that earlier sums have used up of the tiers
     of: Value
     accrual: tuple[int, int, str, str | None, int | None] | None  # first, per day, start, unit, cap
     factor: Value

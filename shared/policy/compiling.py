@@ -767,8 +767,10 @@ class Compiler:
             self.expr(clock.when, f"{path}/when"),
             cases=tuple(cases),
             while_=self.expr(clock.while_, f"{path}/while"),
-            anchor=clock.anchor
-            if clock.anchor in ("start", "received")
+            anchor="received"
+            if clock.anchor == "received"
+            else None
+            if clock.anchor == "start"  # what goes without saying
             else self.val(clock.anchor, f"{path}/anchor", INSTANT),
             reanchor=clock.reanchor,
             again=clock.again,
@@ -884,7 +886,7 @@ class Compiler:
                 path,
                 self.expr(subject.when, f"{path}/when"),
                 subject=self.vals(subject.subject, f"{path}/subject"),
-                add=self.val(subject.add, f"{path}/add"),
+                add=self._addend(subject.add, f"{path}/add"),
                 window=f"opened:{subject.window}"
                 if subject.opened_by_first
                 else subject.window.removesuffix("_rolling"),
@@ -909,6 +911,17 @@ class Compiler:
             for key, condition in triggers:
                 self.handlers(key).subjects.append((condition, made))
         return found
+
+    def _addend(self, value: Any, path: str) -> Any:
+        """What is counted: a number, or money in whole minor units."""
+        if not (isinstance(value, str) and value.startswith("=")):
+            return value
+        try:
+            program = compile_value(value, self.env, DYN)
+        except ExpressionError:
+            return self.val(value, path)  # which says what is wrong with it
+        self._program(program, path)
+        return program.run
 
     def _imposed(self, item: schema.Imposed, path: str) -> compiled.Imposed:
         ways = [
@@ -961,6 +974,7 @@ class Compiler:
             percent=self.val(item.percent, f"{path}/percent"),
             percent_range=None if item.percent_range is None else (item.percent_range[0], item.percent_range[1]),
             tiers=tuple((self.money(tier.to, f"{path}/tiers"), tier.percent) for tier in item.tiers),
+            used=self.val(item.used, f"{path}/used"),
             of=self._money_value(item.of, f"{path}/of"),
             accrual=accrual,
             factor=self.val(item.factor, f"{path}/factor"),

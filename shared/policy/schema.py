@@ -381,7 +381,7 @@ class Subject(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     subject: Value  # whom it is counted for
     on: Triggers  # what counts; penalty:ID counts imposed penalties
     when: Expression | None = None
-    add: Value = 1  # a number, or "=expression"
+    add: Value = 1  # a number, or "=expression"; money counts in whole minor units
     window: str = "ever"  # ever | calendar_month | quarter | half | year | 12mo, 30d (rolling)
     opened_by_first: bool = False  # the first item opens the window, which then lasts for `window`
     history: Expression | None = None  # which earlier complaints count; default: the same `when`
@@ -433,6 +433,7 @@ class Imposed(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     percent: Value = None  # of `of`: "20"
     percent_range: list[str] | None = None  # decided by a person between these percentages of `of`
     tiers: list[Tier] = []
+    used: Value = None  # how much of the slices earlier sums have used up, in whole minor units (a count of money)
     of: Value = None
     accrual: Accrual | None = None
     factor: Value = None  # pay factor: "0" means that all of `of` is lost

@@ -5,7 +5,7 @@ from typing import Any
 
 from shared.engine.calendar import CalendarBook, CalendarSection, CalendarSpec
 from shared.engine.case import Case
-from shared.engine.model import Actor, Entry, Standing
+from shared.engine.model import Actor, CountStamp, Entry, Standing
 from shared.policy.compiling import compile_policy
 
 NINE = datetime(2026, 3, 2, 1, tzinfo=UTC)
@@ -100,3 +100,28 @@ reports:
 
 def test_a_share_may_be_told_by_numbers() -> None:
     assert compile_policy("policy: 1\ntitle: a policy\n" + ROWS, calendar=SECTION).reports[0].done is not None
+
+
+SLICES = """
+vocabulary: {steps: {loss_fixed: ""}}
+subjects:
+  - {id: losses, subject: seller, on: "step:loss_fixed", add: =data.loss_cny, window: year}
+penalties:
+  rules:
+    - id: repaid
+      on: "count:losses"
+      party: seller
+      impose:
+        - kind: compensation
+          of: =data.loss_cny
+          tiers: [{to: "10000.00", percent: "20"}, {percent: "10"}]
+          used: =count.before
+"""
+
+
+def test_slices_that_earlier_losses_used_up_are_passed_over() -> None:
+    policy = compile_policy("policy: 1\ntitle: a policy\n" + SLICES, calendar=SECTION)
+    earlier = CountStamp(subject="seller", before=800_000, added=500_000)
+    case = Case({1: policy}, CalendarBook.of(SECTION), counter=lambda *_: earlier)
+    standing = after(case, ("received", NINE, {}), ("step", NINE, {"step": "loss_fixed", "loss_cny": "5000.00"}))
+    assert [one.amount_minor for one in standing.penalties] == [200_000 * 20 // 100 + 300_000 * 10 // 100]
