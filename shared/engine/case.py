@@ -656,7 +656,7 @@ class Case:
                     found = self.scope.complaint.get("received_at")
                 if isinstance(found, datetime):
                     base = found
-                elif found is not None and found != "start":
+                elif found is not None:
                     self._problem(rule, "the anchor is no instant")
         for place in range(count):
             runs = self.runs.setdefault(rule.id, [])

@@ -78,6 +78,11 @@ def decode_policy(values: Mapping[str, Any]) -> Policy:
     return msgspec.convert(values, Policy)
 
 
+# Policies are compiled in threads. What msgspec knows of a type it finds out at the first use, which several threads at once do
+# not survive (a crash of the process, in 0.22); so the first use is here, while this module is imported.
+msgspec.json.Decoder(Policy)
+
+
 class Compiler:
     """One run over one document; collects problems instead of stopping at the first."""
 

@@ -11,7 +11,7 @@ CHINA = timezone(timedelta(hours=8))
 POLICY = """
 policy: 1
 title: A shop
-vocabulary: {fields: {quick: {type: bool}}}
+vocabulary: {fields: {quick: {type: bool}}, severities: {light: l, grave: g}}
 organisation: {units: {day: d, night: n, desk: k}}
 intake: {acceptance: at_receipt}
 routing:
@@ -20,6 +20,7 @@ routing:
 clocks:
   - {id: whole, start: received, within: 10d}
   - {id: short, start: received, when: fields.quick == true, within: 1d}
+  - {id: grave, start: assigned, while: 'complaint.severity == "grave"', anchor: start, within: 2d}
   - {id: papers, start: assigned, within: 48h, inside: [whole, short], inside_do: [{kind: warned, to: desk}]}
 penalties:
   rules:
@@ -72,3 +73,13 @@ def test_single_name_is_collected_like_a_list() -> None:
     )
     assert case.scope.collected["to"] == ["chief", "office"]
     assert "unit" not in case.scope.collected
+
+
+def test_limit_of_a_later_class_counts_from_its_start() -> None:
+    case = case_of(
+        ("received", at(9), {}),
+        ("assigned", at(9, day=11), {}),
+        ("classified", at(9, day=12), {"severity": "grave"}),
+    )
+    (run,) = case.runs["grave"]
+    assert run.due_at == datetime(2026, 3, 13, 23, 59, 59, tzinfo=CHINA)
