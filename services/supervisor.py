@@ -60,6 +60,9 @@ class Unit(Protocol):
 
     async def is_healthy(self) -> bool: ...
 
+    def last_words(self) -> str:
+        """How it ended, as far as is known: its exit code or signal."""
+
     async def stop(self) -> None: ...
 
     async def kill(self) -> None: ...
@@ -123,6 +126,9 @@ class ServiceProcess:
 
     async def is_healthy(self) -> bool:
         return (await get(self.port, "/livez")).status == 200
+
+    def last_words(self) -> str:
+        return "" if self._child is None else self._child.last_words()
 
     async def not_ready(self) -> str:
         """Why it cannot work yet, in the words of its readiness page; empty when it can."""
@@ -218,7 +224,7 @@ class Supervisor:
             what = await self._ended(unit)
             if time.monotonic() - since > STEADY_SECONDS:
                 delay = FIRST_DELAY
-            self._tell(Event(unit.name, what))
+            self._tell(Event(unit.name, what, unit.last_words()))
             while not unit.is_running() or what == "unhealthy":
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST_DELAY)

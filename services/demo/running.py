@@ -26,6 +26,7 @@ from services.demo.report import DemoReport, Fine, Sinks, Sources, TenantReport,
 from services.demo.sending import Sender
 from services.notify.sinks import EmailSink, SmsSink, WebhookSink
 from services.stack import Stack, running
+from services.supervisor import Event
 
 ZONE: Final = ZoneInfo("Asia/Shanghai")
 WEEKS: Final = timedelta(weeks=3)
@@ -84,7 +85,12 @@ async def run(tell: Tell, *, faults: bool = False, data: Path | None = None, spl
         async with AsyncExitStack() as exits:
             tell("starting PostgreSQL, NATS, the five services and the gateway")
             stack = await exits.enter_async_context(
-                running(folder, processes=split, extra={"RECOURSE_EGRESS_ALLOW": "127.0.0.1:*"})
+                running(
+                    folder,
+                    processes=split,
+                    extra={"RECOURSE_EGRESS_ALLOW": "127.0.0.1:*"},
+                    tell=lambda event: _told(event, tell),
+                )
             )
             if stack.operator_key is None:
                 raise ValueError(f"{folder} has been used before; the demonstration needs a folder of its own")
@@ -102,6 +108,12 @@ async def run(tell: Tell, *, faults: bool = False, data: Path | None = None, spl
     finally:
         if data is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _told(event: Event, tell: Tell) -> None:
+    """Pass on what the supervisor sees of deaths."""
+    if event.what in ("died", "unhealthy", "not started"):
+        tell(f"{event.unit} {event.what}{f', {event.detail}' if event.detail else ''}")
 
 
 class _Demonstration:

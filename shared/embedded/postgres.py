@@ -145,6 +145,10 @@ class PostgresServer:
             await self._child.stop(signal.SIGINT, 15.0, firmly=signal.SIGQUIT)
         self._let_go()
 
+    def last_words(self) -> str:
+        """How it ended, as far as is known."""
+        return "" if self._child is None else self._child.last_words()
+
     async def restart(self) -> None:
         """Stop if it runs, and start on the same port."""
         await self.stop()

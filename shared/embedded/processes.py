@@ -126,6 +126,13 @@ class Child:
             release_guard(self.pid)
         return code
 
+    def last_words(self) -> str:
+        """How it ended; empty while it runs."""
+        code = self.returncode
+        if code is None:
+            return ""
+        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
     def send(self, number: int) -> None:
         """Send a signal; nothing happens when the process has ended."""
         if self.returncode is None:
