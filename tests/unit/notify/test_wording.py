@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 import tracemalloc
 from datetime import UTC, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -215,3 +217,12 @@ def test_the_language_is_the_recipients_then_the_tenants_then_english() -> None:
     assert filling.choose(texts, "fr", "de") == ("en", "Hello")
     assert filling.choose({"fr": "Bonjour"}, "zh") == ("fr", "Bonjour")
     assert filling.choose({}, "zh") == ("en", "")
+
+
+def test_the_guide_lists_exactly_what_a_template_can_say() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "messages.md").read_text()
+    table = guide.partition("<!-- fields -->")[2].partition("<!-- end -->")[0]
+    listed = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", table, re.MULTILINE))
+    assert listed == {**wording.FIELDS, **wording.GROUPS}
+    for name in wording.FILTERS:
+        assert f"`{name}`" in guide
