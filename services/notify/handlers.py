@@ -191,6 +191,8 @@ class Handlers:
         self, what: Happening, tenant: Tenant, subscriptions: Sequence[Subscription], tx: Tx
     ) -> list[NewDelivery]:
         """What the policy's message rules want."""
+        if what.case_kind != "complaint" and "received" in what.moment.triggers:
+            return []  # the first line of a duty or a subject: nobody has complained
         received_under = await self._reference.policy(tx.tenant_id, what.policy_version)
         if not is_told(received_under, what.moment):
             newest = await self._newest(tx.tenant_id)

@@ -44,6 +44,14 @@ async def test_a_complaint_is_acknowledged_by_sms_and_email(world: World, sms: S
     }
 
 
+async def test_nobody_is_told_that_a_duty_of_the_year_was_received(world: World, sms: SmsSink, mail: EmailSink) -> None:
+    tenant = await a_tenant_that_writes(world, sms, mail)
+    duty, complaint = tenant.complaint(), tenant.complaint()
+    await world.tell(msgspec.structs.replace(duty.first_entry(), case_kind="duty"), complaint.first_entry())
+    found = await tenant.quiet()
+    assert {each["case_id"] for each in found} == {str(complaint.case_id)}
+
+
 async def test_the_recipient_reads_his_own_language(world: World, sms: SmsSink, mail: EmailSink) -> None:
     tenant = await a_tenant_that_writes(world, sms, mail)
     tenant.reachable(language="zh")
