@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from shared.engine.case import LoopError
-from shared.engine.explaining import explain_clocks, explain_penalty
+from shared.engine.explaining import Explanation, explain_clocks, explain_penalty
 from shared.policy.documents import DocumentError
 from shared.policy.problems import PolicyError
 from shared.policy.simulating import (
@@ -72,26 +72,32 @@ def check_one(path: Path, document: Any = None) -> Result:
 
 
 def simulation(path: Path, document: Any = None, lang: Literal["en", "zh"] = "en") -> dict[str, Any]:
-    """Everything that one scenario comes to, in the words of `expect`, with the explanation of each figure.
+    """Everything that one scenario file comes to. Raises what `run` raises."""
+    scenario = load_scenario(path)
+    return simulation_of(scenario, document_of(scenario.regime) if document is None else document, lang)
 
-    Raises what `run` raises.
-    """
-    scenario, outcome = run(path, document)
+
+def simulation_of(scenario: Scenario, document: Any, lang: Literal["en", "zh"] = "en") -> dict[str, Any]:
+    """Everything that a scenario comes to under a document, in the words of `expect`, with the explanation of each figure."""
+    policy, calendars = compile_for(scenario, document)
+    outcome = simulate(scenario, policy, calendars)
     differences = compare(scenario, outcome)
-    found = observed(outcome)
-    explanations = [*explain_clocks(outcome.case, lang)]
-    explanations += [explain_penalty(outcome.case, view, lang) for view in outcome.standing.penalties]
     return {
         "id": scenario.id,
         "regime": scenario.regime,
         "title": scenario.title,
         "passed": not differences,
-        **found,
+        **observed(outcome),
         "problems": msgspec.to_builtins(outcome.standing.problems),
         "next_at": outcome.standing.next_at,
-        "explanations": msgspec.to_builtins(explanations),
+        "explanations": msgspec.to_builtins(_explanations(outcome, lang)),
         "differences": msgspec.to_builtins(differences),
     }
+
+
+def _explanations(outcome: Outcome, lang: Literal["en", "zh"]) -> list[Explanation]:
+    penalties = [explain_penalty(outcome.case, view, lang) for view in outcome.standing.penalties]
+    return [*explain_clocks(outcome.case, lang), *penalties]
 
 
 def explained(path: Path, document: Any = None, lang: Literal["en", "zh"] = "en") -> list[str]:
@@ -100,6 +106,4 @@ def explained(path: Path, document: Any = None, lang: Literal["en", "zh"] = "en"
         _, outcome = run(path, document)
     except (DocumentError, msgspec.ValidationError, PolicyError, KeyError, ValueError, LoopError):
         return []
-    explanations = [*explain_clocks(outcome.case, lang)]
-    explanations += [explain_penalty(outcome.case, view, lang) for view in outcome.standing.penalties]
-    return [f"{one.title} {one.clause}: {line}" for one in explanations for line in one.lines]
+    return [f"{one.title} {one.clause}: {line}" for one in _explanations(outcome, lang) for line in one.lines]

@@ -105,7 +105,7 @@ class Linter:
                 self.error(f"{path}/start", f"nothing starts the clock {clock.id}", "never-starts")
             if clock.kind == "limit" and not stops and rule.cases:
                 self.error(f"{path}/stop", f"nothing stops the clock {clock.id}, so it is always broken", "never-met")
-            if clock.kind == "timer" and not rule.cases:
+            if clock.kind == "timer" and not rule.cases and clock.id not in self._left_open():
                 self.error(f"{path}/within", f"the timer {clock.id} has no instant at which it acts", "never-fires")
             if starts & stops and _unconditional(clock.start) & _unconditional(clock.stop) and clock.again != "restart":
                 both = ", ".join(sorted(_unconditional(clock.start) & _unconditional(clock.stop)))
@@ -121,6 +121,11 @@ class Linter:
                 if into == out and _unconditional(pause.from_) == _unconditional(pause.to):
                     self.error(where, "what begins the pause also ends it", "pause-without-length")
             self._rungs(clock, rule, path)
+
+    def _left_open(self) -> set[str]:
+        """Clocks whose limit is a setting that the tenant has not chosen: measured until it does."""
+        raw = self.compiler.raw.get("clocks") or []
+        return {str(one.get("id")) for one in raw if isinstance(one, Mapping) and "within" in one}
 
     def _rungs(self, clock: schema.Clock, rule: ClockRule, path: str) -> None:
         limit = rule.cases[0][1] if len(rule.cases) == 1 else None

@@ -53,6 +53,13 @@ class Scenario(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     from_: datetime | None = msgspec.field(default=None, name="from")
     history: list[dict[str, Any]] = []
 
+    def started_at(self) -> datetime:
+        """When it begins, aware UTC. ValueError where neither complaint nor `from` says so."""
+        given = self.from_ if self.complaint is None else self.complaint.get("received_at")
+        if given is None:
+            raise ValueError(f"{self.id}: either complaint with received_at or from must be there")
+        return _instant(given)
+
 
 class Refused(Struct, frozen=True, kw_only=True):
     """An event that the policy did not take."""
@@ -196,7 +203,7 @@ def _fill(scope: Scope, item: dict[str, Any], at: datetime, policy: CompiledPoli
 
 def simulate(scenario: Scenario, policy: CompiledPolicy, calendars: CalendarBook) -> Outcome:
     """Run the scenario up to `until`."""
-    start = _start(scenario)
+    start = scenario.started_at()
     history = History(policy, calendars, scenario.history, start)
     case = Case(
         {policy.version: policy},
@@ -256,13 +263,6 @@ def simulate(scenario: Scenario, policy: CompiledPolicy, calendars: CalendarBook
         policy_warnings=list(policy.incomplete),
         case=case,
     )
-
-
-def _start(scenario: Scenario) -> datetime:
-    given = scenario.from_ if scenario.complaint is None else scenario.complaint["received_at"]
-    if given is None:
-        raise ValueError(f"{scenario.id}: either complaint or from must be there")
-    return _instant(given)
 
 
 def _instant(value: Any) -> datetime:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from litestar.types import ControllerRouterHandler
+from litestar.handlers import HTTPRouteHandler
 
-from services.intake.api import complaints, credentials, hooks, imports, publications, sources, tenants, vault
+from services.intake.api import (
+    complaints,
+    credentials,
+    hooks,
+    imports,
+    policy_tools,
+    publications,
+    sources,
+    tenants,
+    vault,
+)
 
-ROUTES: Final[Sequence[ControllerRouterHandler]] = (
+ROUTES: Final[Sequence[HTTPRouteHandler]] = (
     *tenants.ROUTES,
     *credentials.ROUTES,
+    *policy_tools.ROUTES,
     *publications.ROUTES,
     *sources.ROUTES,
     *complaints.ROUTES,
