@@ -623,7 +623,9 @@ class Case:
     def _repeat(self, run: Run, at: datetime) -> None:
         """An open-ended series: the next begins where the last ended."""
         rule = run.rule
-        if rule.repeat_every is None or rule.repeat_count is not None or self.state in self.policy.closed:
+        if rule.repeat_every is None or rule.repeat_count is not None:
+            return
+        if self.state in self.policy.closed and not rule.repeat_after_closing:
             return
         self._begin(rule, Context(at, run.data, _run_ref(run), clock_run=run), anchor=run.due_at or at)
 

@@ -95,6 +95,7 @@ class ClockRule(Rule):
     stop_all: tuple[str, ...]  # the triggers that are all needed; empty: any stops
     repeat_every: Amount | None
     repeat_count: int | None
+    repeat_after_closing: bool
     timer: bool
     inside: tuple[str, ...]
     inside_do: tuple[Do, ...]

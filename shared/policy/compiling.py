@@ -785,6 +785,7 @@ class Compiler:
             else (),
             repeat_every=None if repeat is None else self.amount(repeat.every, f"{path}/repeat/every"),
             repeat_count=None if repeat is None else repeat.count,
+            repeat_after_closing=repeat is not None and repeat.after_closing,
             timer=clock.kind == "timer",
             inside=tuple(inside),
             inside_do=self._do(clock.inside_do, f"{path}/inside_do"),

@@ -291,6 +291,7 @@ class Case(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 class Repeat(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     every: str
     count: int | None = None  # all of them run from the start; without a count the next begins when one ends
+    after_closing: bool = False  # without a count: also in a state in which nothing more is owed
 
 
 class Step(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -125,3 +125,19 @@ def test_slices_that_earlier_losses_used_up_are_passed_over() -> None:
     case = Case({1: policy}, CalendarBook.of(SECTION), counter=lambda *_: earlier)
     standing = after(case, ("received", NINE, {}), ("step", NINE, {"step": "loss_fixed", "loss_cny": "5000.00"}))
     assert [one.amount_minor for one in standing.penalties] == [200_000 * 20 // 100 + 300_000 * 10 // 100]
+
+
+VISITS = """
+vocabulary: {steps: {visit: ""}}
+clocks:
+  - {id: visits, start: implemented, stop: "step:visit", within: 7d, repeat: {every: 7d, after_closing: true}}
+  - {id: chases, start: implemented, stop: "step:visit", within: 7d, repeat: {every: 7d}}
+"""
+
+
+def test_a_series_goes_on_after_closing_only_where_the_policy_says_so() -> None:
+    visit = ("step", NINE, {"step": "visit"})
+    standing = after(a_case(VISITS), ("received", NINE, {}), ("implemented", NINE, {}), ("closed", NINE, {}), visit)
+    assert [(clock.rule, clock.state) for clock in standing.clocks if clock.state == "running"] == [
+        ("visits", "running")
+    ]
