@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from services.intake.domain.policies import compiled, fingerprint, values_of
+from services.intake.domain.policies import checked, fingerprint
 from services.intake.refusals import PolicyInvalidError, PolicyMovedError
 from services.intake.repository import publications as rows
 from services.intake.repository import tenants
@@ -52,12 +52,12 @@ async def check(source: Mapping[str, Any] | str, settings: Mapping[str, Any]) ->
 
 
 def _check(source: Mapping[str, Any] | str, settings: Mapping[str, Any]) -> Checked:
-    policy = compiled(source, settings, 1)
-    return Checked(values_of(source), dict(settings), list(policy.warnings))
+    document, warnings = checked(source, settings)
+    return Checked(document, dict(settings), warnings)
 
 
 async def publish(
-    tx: Tx, checked: Checked, *, effect: Effect, reason: str, published_by: str, base_version: int | None
+    tx: Tx, policy: Checked, *, effect: Effect, reason: str, published_by: str, base_version: int | None
 ) -> PolicyRow:
     """Store a policy as the tenant's next version and tell it.
 
@@ -68,12 +68,12 @@ async def publish(
     version = await lock_next_version(tx, base_version)
     row = PolicyRow(
         version=version,
-        document=checked.document,
-        settings=checked.settings,
+        document=policy.document,
+        settings=policy.settings,
         effect=effect,
         published_by=published_by,
         reason=reason,
-        sha256=checked.sha256,
+        sha256=policy.sha256,
         published_at=await now_in(tx),
     )
     await rows.add_policy(tx, tx.tenant_id, row)

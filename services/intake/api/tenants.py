@@ -34,6 +34,16 @@ Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_
 Url = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,1000}$")]
 
 
+_PLAN: Final = {
+    "requests_per_second": (1, 100_000),
+    "burst": (1, 1_000_000),
+    "body_bytes": (1_024, 16_777_216),
+    "complaints_per_day": (0, 100_000_000),
+    "retention_days": (1, 36_525),
+}
+"""The least and the most that a plan may say."""
+
+
 class NewTenant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A subscriber. A sandbox has a test clock, which its administrator advances."""
 
@@ -105,6 +115,7 @@ class Me(Struct, frozen=True, kw_only=True):
 async def create_tenant(data: JSONBody[NewTenant], runtime: NamedDependency[Runtime[Any]]) -> CreatedTenant:
     """Subscribe an organisation."""
     _check_zone(data.zone)
+    _check_limits(data.limits)
     tenant_id = new_id()
     async with runtime.db.api_tx(tenant_id) as tx:
         if not await rows.take_slug(tx, tenant_id, data.slug):
@@ -170,6 +181,8 @@ async def change_tenant(
             )
     if data.zone is not UNSET:
         _check_zone(data.zone)
+    if data.limits is not UNSET:
+        _check_limits(data.limits)
     changes = {name: value for name, value in msgspec.structs.asdict(data).items() if value is not UNSET}
     if "limits" in changes:
         changes["limits"] = msgspec.to_builtins(changes["limits"])
@@ -208,6 +221,16 @@ async def get_me(runtime: NamedDependency[Runtime[Any]], caller: NamedDependency
 def _check_zone(zone: str) -> None:
     if not is_known_zone(zone):
         raise InvalidError(errors=[FieldError("/zone", "is no IANA time zone", "Asia/Shanghai")])
+
+
+def _check_limits(limits: Limits) -> None:
+    errors = [
+        FieldError(f"/limits/{name}", f"a whole number from {least} to {most} is needed")
+        for name, (least, most) in _PLAN.items()
+        if not least <= getattr(limits, name) <= most
+    ]
+    if errors:
+        raise InvalidError(errors=errors)
 
 
 def _view(tenant_id: UUID, row: TenantRow) -> TenantView:

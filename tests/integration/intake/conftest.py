@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import asyncpg
-import httpx
 import pytest
 
 from services.intake.app import build, ensure_operator
 from shared.service import Service
 from tests.infra import Database, Infra, service_settings
-from tests.integration.intake.world import MASTER_KEY, World
+from tests.integration.intake.world import MASTER_KEY, World, client_of
 
 
 @pytest.fixture
@@ -46,6 +45,5 @@ async def world(service: Service) -> AsyncIterator[World]:
     """The service with its operator, and what it takes to make tenants and call it."""
     key = await ensure_operator(service.runtime.db)
     assert key is not None
-    transport = httpx.ASGITransport(service.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://intake") as http:
+    async with client_of(service) as http:
         yield World(service, http, key)

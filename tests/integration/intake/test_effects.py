@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import nats
+import pytest
 from nats.js.api import StreamConfig
 
 from shared.engine.model import EffectView
@@ -80,8 +81,9 @@ async def test_an_effect_creates_one_complaint_however_often_it_is_told(
 
 
 async def test_a_complaint_that_does_not_fit_goes_to_the_dead_letters(
-    world: World, streams: Infra, root: asyncpg.Connection
+    world: World, streams: Infra, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("shared.consuming.BACK_OFF", (0.05,))
     tenant = await world.tenant()
     await tell(streams, an_effect(tenant.tenant_id, data={"channel": "pigeon"}))
 

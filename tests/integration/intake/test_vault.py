@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import msgspec
 import nats
 import pytest
@@ -18,7 +17,7 @@ from services.intake.app import build
 from shared import telemetry
 from shared.messages.contacts import CONTACT_SUBJECT, ContactReply, ContactRequest
 from tests.infra import Infra
-from tests.integration.intake.world import MASTER_KEY, World, hook, messages, until
+from tests.integration.intake.world import MASTER_KEY, World, client_of, hook, messages, until
 
 CANARIES = {
     "name": "欧阳震华",
@@ -212,8 +211,7 @@ async def test_a_new_master_key_takes_over_at_the_start(
     alone = build(environ | {"RECOURSE_MASTER_KEY": fresh})
     await alone.start()
     try:
-        transport = httpx.ASGITransport(alone.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://intake") as http:
+        async with client_of(alone) as http:
             answer = await http.get(
                 f"/v1/complaints/{complaint_id}/contact", headers={"Authorization": f"Bearer {tenant.admin.key}"}
             )

@@ -8,7 +8,6 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import msgspec
-import pytest
 
 from shared.webhooks import new_secret
 from tests.integration.intake.world import Tenant, World, hook
@@ -39,12 +38,12 @@ async def test_the_recommended_envelope_is_read_too(world: World) -> None:
     assert answer.json()["errors"][0]["pointer"] == "/data/category"
 
 
-@pytest.mark.parametrize(("seconds", "status"), [(-299, 201), (299, 201), (-302, 401), (302, 401)])
-async def test_a_signature_is_good_for_five_minutes(world: World, seconds: int, status: int) -> None:
+async def test_a_signature_is_good_for_five_minutes(world: World) -> None:
     _, source = await a_hook(world)
-    at = datetime.now(UTC) + timedelta(seconds=seconds)
-    answer = await hook(world.http, source["path"], [source["secret"]], COMPLAINT, at=at)
-    assert answer.status_code == status
+    for seconds, status in ((-299, 201), (299, 201), (-302, 401), (302, 401)):
+        at = datetime.now(UTC) + timedelta(seconds=seconds)
+        answer = await hook(world.http, source["path"], [source["secret"]], COMPLAINT, at=at)
+        assert answer.status_code == status, seconds
 
 
 async def test_what_is_not_known_and_what_is_not_signed_look_the_same(world: World, root: asyncpg.Connection) -> None:

@@ -1,0 +1,51 @@
+"""Every SQL statement of intake is prepared against the migrated schema, as the role that runs it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import asyncpg
+
+from services.intake import repository
+from tests.infra import Database, Infra
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    for module in pkgutil.iter_modules(repository.__path__, f"{repository.__name__}."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if name.isupper() and isinstance(value, str):
+                yield f"{module.name.rpartition('.')[2]}.{name}", value
+
+
+async def test_every_statement_fits_the_schema(infra: Infra, database: Database) -> None:
+    found = dict(statements())
+    assert len(found) > 50
+    roles = {role: infra.role_passwords[f"intake_{role}"] for role in ("api", "worker")}
+    for role, password in roles.items():
+        connection = await asyncpg.connect(
+            database.dsn_as(f"intake_{role}", password), server_settings={"search_path": "intake, public"}
+        )
+        try:
+            for name, statement in found.items():
+                try:
+                    await connection.prepare(statement)
+                except asyncpg.PostgresError as error:
+                    raise AssertionError(f"{name} as {role}: {error}") from None
+        finally:
+            await connection.close()
+
+
+async def test_every_statement_names_its_tenant() -> None:
+    across = {  # what is asked before a tenant is known, or by loops for all of them
+        "complaints.PRUNE_RECEIPTS",
+        "imports.TENANTS_WITH_WORK",
+        "sources.BY_ADDRESS",
+        "sources.ADD_ADDRESS",
+        "tenants.OWNER_OF_SLUG",
+        "tenants.TAKE_SLUG",
+    }
+    for name, statement in statements():
+        bound = "tenant_id = $1" in statement or "(tenant_id" in statement or "SELECT $1" in statement
+        assert bound or name in across, name
