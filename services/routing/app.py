@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.routing import answering, parts
+from services.routing.api.backtest import WORKERS
 from services.routing.api.routes import ROUTE_HANDLERS
 from services.routing.handlers import consumers
 from services.routing.loops import loops
@@ -22,12 +23,19 @@ async def _on_start(runtime: Runtime[Any]) -> None:
     await answering.listen(runtime)
 
 
+async def _on_stop(runtime: Runtime[Any]) -> None:
+    workers = runtime.parts.get(WORKERS)
+    if workers is not None:
+        workers.close()
+
+
 SPEC = ServiceSpec(
     name=SERVICE,
     route_handlers=ROUTE_HANDLERS,
     consumers=consumers,
     loops=loops,
     on_start=_on_start,
+    on_stop=_on_stop,
     description="Cases and their timelines: what happened, whose it is, what may happen next; staff; the test clock of sandboxes.",
 )
 

@@ -15,7 +15,7 @@ from services.routing.writing import Writing
 from shared.consuming import Consumer
 from shared.database import Tx
 from shared.engine.model import SYSTEM
-from shared.errors import NotFoundError, NotYetError
+from shared.errors import NotYetError
 from shared.ids import derived_id
 from shared.messages.intake import (
     CalendarPublished,
@@ -43,7 +43,6 @@ class Handlers:
         """Make the case, its first line exactly as given, and assign it."""
         if await cases.version(tx, message.tenant_id, message.case_id) is not None:
             return
-        await self._known_tenant(message)
         new = NewCase(
             case_id=message.case_id,
             kind="complaint",
@@ -67,7 +66,6 @@ class Handlers:
     async def on_entry_requested(self, message: EntryRequested, tx: Tx) -> None:
         """Enter an act that reached intake. Nobody waits for an answer, so a refused one stays on the timeline as a comment."""
         desk = parts.of(self.runtime).desk
-        await self._known_tenant(message)
         writing = await desk.begin(tx, message.case_id, at=message.at)
         if writing is None:
             raise NotYetError("the complaint has not arrived")
@@ -120,12 +118,6 @@ class Handlers:
     async def on_rested(self, message: ClockRested, tx: Tx) -> None:
         await testing_time.rested(tx, message.operation_id)
         tx.after_commit(lambda: self.runtime.wake("test-clocks"))
-
-    async def _known_tenant(self, message: ComplaintReceived | EntryRequested) -> None:
-        try:
-            await self.reference.tenant(message.tenant_id)
-        except NotFoundError as unknown:
-            raise NotYetError("the tenant has not arrived") from unknown
 
 
 def consumers(runtime: Runtime[RoutingSettings]) -> Sequence[Consumer]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from services.routing import keeping, moving, parts, testing_time
+from services.routing import keeping, moving, parts, refreshing, testing_time
 from services.routing.domain import years
 from services.routing.repository import cases, clocks
 from services.routing.repository.clocks import Due, Pace
@@ -19,9 +19,11 @@ from shared import outbox
 from shared.ids import new_id
 from shared.messages.base import LIVE
 from shared.messages.routing import ClockTicked
+from shared.reference import Tenant
 from shared.service import Loop, Runtime
 
 DUTY_SECONDS = 60.0
+LOOK_SECONDS = 1.0
 SWEEP_ALL_SECONDS = 3600.0
 SWEEP_BATCH = 200
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,17 +43,21 @@ class Loops:
     async def tick(self) -> float | None:
         """Tell the live time when it is time to. Replicas share the last tick, so together they tick no more often than one."""
         async with self.runtime.db.worker_tx(LIVE) as tx:
-            rest = self._rest(await clocks.pace(tx))
+            pace = await clocks.pace(tx)
+            rest = self._rest(pace)
             if rest > 0:
                 return rest
             at = await clocks.tick(tx)
             await outbox.add(tx, ClockTicked(message_id=new_id(), tenant_id=LIVE, at=at))
             await clocks.note_tick(tx)
-            tx.after_commit(lambda: self.runtime.wake("refresh"))
+            if pace.has_due or (pace.next_at is not None and pace.next_at <= at):
+                tx.after_commit(lambda: self.runtime.wake("refresh"))
         return self.settings.tick_due_seconds
 
     def _rest(self, pace: Pace) -> float:
-        """Return how long to wait before the next tick, looking again at least every due interval; 0: now."""
+        """Return how long to wait before looking again, 0 for a tick now. What this process writes wakes the loop; what another replica
+        writes is seen within a second.
+        """
         settings = self.settings
         age = (pace.now - pace.ticked_at).total_seconds()
         until_due = None if pace.next_at is None else (pace.next_at - pace.now).total_seconds()
@@ -66,7 +72,7 @@ class Loops:
         rest = interval - age
         if until_due is not None:
             rest = min(rest, max(until_due, settings.tick_due_seconds - age))
-        return max(0.0, min(rest, settings.tick_due_seconds)) if rest > 0 else 0.0
+        return max(0.0, min(rest, LOOK_SECONDS))
 
     async def refresh(self) -> float | None:
         """Look anew at cases of live tenants that have changed by themselves: columns, assignee, counts that a breach causes."""
@@ -75,13 +81,8 @@ class Loops:
         by_tenant: dict[UUID, list[Due]] = defaultdict(list)
         for each in due:
             by_tenant[each.tenant_id].append(each)
-        desk = parts.of(self.runtime).desk
-        for tenant_id, mine in by_tenant.items():
-            async with self.runtime.db.worker_tx(tenant_id) as tx:
-                for each in mine:
-                    writing = await desk.begin(tx, each.case_id)
-                    if writing is not None:
-                        await desk.save(writing)
+        for mine in by_tenant.values():
+            await refreshing.look_anew(parts.of(self.runtime).desk, self.runtime.db, mine)
         return 0 if len(due) == self.settings.refresh_batch else None
 
     async def test_clocks(self) -> float | None:
@@ -96,35 +97,41 @@ class Loops:
 
     async def duties(self) -> float | None:
         """See to it that every tenant whose policy has duties has a case for them this year."""
-        desk = parts.of(self.runtime).desk
         for tenant in await self.runtime.reference.tenants():
-            if not tenant.active:
-                continue
-            async with self.runtime.db.worker_tx(tenant.tenant_id) as tx:
-                at = await clocks.stamp(tx, tenant.tenant_id, sandbox=tenant.sandbox)
-                kept = (tenant.tenant_id, years.year_of(at, tenant.zone))
-                if kept in self._kept:
-                    continue
-                if await keeping.duty_case(desk, tx, at) is not None:
-                    tx.after_commit(lambda kept=kept: self._kept.add(kept))  # type: ignore[misc]
+            if tenant.active:
+                with refreshing.set_aside("duties", tenant.tenant_id):
+                    await self._keep_duties(tenant)
         return None
+
+    async def _keep_duties(self, tenant: Tenant) -> None:
+        async with self.runtime.db.worker_tx(tenant.tenant_id) as tx:
+            at = (await clocks.stamp(tx, tenant.tenant_id)).at
+            kept = (tenant.tenant_id, years.year_of(at, tenant.zone))
+            if kept in self._kept:
+                return
+            if await keeping.duty_case(parts.of(self.runtime).desk, tx, at) is not None:
+                tx.after_commit(lambda: self._kept.add(kept))
 
     async def sweep(self) -> float | None:
         """Assign complaints that belong to nobody. There are none unless something went wrong; each is worth a warning."""
         now = time.monotonic()
         sweeps_all = self._swept_all_at is None or now - self._swept_all_at > SWEEP_ALL_SECONDS
         since = BEGINNING if sweeps_all else datetime.now(UTC) - timedelta(seconds=self.settings.sweep_back_seconds)
-        desk = parts.of(self.runtime).desk
         for tenant in await self.runtime.reference.tenants():
-            async with self.runtime.db.worker_tx(tenant.tenant_id) as tx:
-                for case_id in await cases.unassigned(tx, tenant.tenant_id, since, SWEEP_BATCH):
-                    log.warning("case_unassigned", tenant_id=str(tenant.tenant_id), case_id=str(case_id))
-                    writing = await desk.begin(tx, case_id)
-                    if writing is not None:
-                        await desk.save(writing)
+            with refreshing.set_aside("sweeper", tenant.tenant_id):
+                await self._sweep(tenant.tenant_id, since)
         if sweeps_all:
             self._swept_all_at = now
         return None
+
+    async def _sweep(self, tenant_id: UUID, since: datetime) -> None:
+        desk = parts.of(self.runtime).desk
+        async with self.runtime.db.worker_tx(tenant_id) as tx:
+            for case_id in await cases.unassigned(tx, tenant_id, since, SWEEP_BATCH):
+                log.warning("case_unassigned", tenant_id=str(tenant_id), case_id=str(case_id))
+                writing = await desk.begin(tx, case_id)
+                if writing is not None:
+                    await desk.save(writing)
 
 
 def loops(runtime: Runtime[RoutingSettings]) -> Sequence[Loop]:
@@ -132,9 +139,10 @@ def loops(runtime: Runtime[RoutingSettings]) -> Sequence[Loop]:
     settings = runtime.settings
     return [
         Loop("ticks", round_of.tick, idle_seconds=settings.tick_due_seconds),
-        Loop("refresh", round_of.refresh, idle_seconds=1.0),
-        Loop("test-clocks", round_of.test_clocks, idle_seconds=0.5),
-        Loop("moves", round_of.moves, idle_seconds=2.0),
+        # The others are woken by what concerns them; the rests are for what another replica was told.
+        Loop("refresh", round_of.refresh, idle_seconds=5.0),
+        Loop("test-clocks", round_of.test_clocks, idle_seconds=2.0),
+        Loop("moves", round_of.moves, idle_seconds=5.0),
         Loop("duties", round_of.duties, idle_seconds=DUTY_SECONDS),
         Loop("sweeper", round_of.sweep, idle_seconds=settings.sweep_seconds),
     ]

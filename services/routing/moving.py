@@ -5,19 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+import structlog
+
 from services.routing.domain.moving import Difference, difference, moved_clocks
+from services.routing.refreshing import set_aside
 from services.routing.repository import cases, moves
 from services.routing.repository.cases import Stored
 from services.routing.repository.moves import Move
 from services.routing.writing import Desk, Writing
-from shared.database import Database
+from shared.database import Database, Tx
 from shared.engine.calendar import CalendarBook, Revision
-from shared.engine.case import fold
+from shared.engine.case import LoopError, fold
 from shared.engine.model import SYSTEM, Entry
 from shared.engine.rules import CompiledPolicy
 from shared.errors import NotFoundError
+from shared.policy.cel.problems import EvaluationError
 from shared.policy.schema import Policy
 from shared.reference import Reference
+from shared.telemetry import describe
+
+log = structlog.get_logger()
 
 _SAID_ONLY = ("title", "description", "regime", "messages", "reports", "guidance", "by_design_not", "incomplete")
 """Sections that change nothing about how a case stands."""
@@ -84,33 +91,49 @@ def _rules(document: Policy) -> list[object]:
 
 
 async def round_of_moves(desk: Desk, db: Database, batch: int) -> bool:
-    """Work off one batch of each tenant's oldest publication; whether there was any."""
+    """Work off one batch of each tenant's oldest publication; whether any got on."""
     async with db.worker_tx(UUID(int=0)) as tx:
         found = await moves.open_moves(tx, 100)
+    got_on = False
     for tenant_id, move_id in found:
-        await _batch(desk, db, tenant_id, move_id, batch)
-    return bool(found)
+        with set_aside("moves", tenant_id):
+            got_on |= await _batch(desk, db, tenant_id, move_id, batch)
+    return got_on
 
 
-async def _batch(desk: Desk, db: Database, tenant_id: UUID, move_id: UUID, batch: int) -> None:
+async def _batch(desk: Desk, db: Database, tenant_id: UUID, move_id: UUID, batch: int) -> bool:
     async with db.worker_tx(tenant_id) as tx:
         move = await moves.lock(tx, tenant_id, move_id)
         if move is None:
-            return
+            return False
         if move.cause == "policy":
+            assert move.policy_version is not None
+            await desk.reference.policy(tenant_id, move.policy_version)  # without it no case could be moved
             ids = await cases.open_cases(tx, tenant_id, ("complaint", "duty"), move.after_case, batch)
         else:
             ids = await cases.moved_by_calendar(tx, tenant_id, move.after_case, batch)
         moved = 0
         for case_id in ids:
-            writing = await desk.begin(tx, case_id)
-            if writing is not None and await _reach(desk, writing, move):
-                await desk.save(writing)
-                moved += 1
+            try:
+                async with tx.transaction():
+                    moved += await _move(desk, tx, move, case_id)
+            except (EvaluationError, LoopError, LookupError, TypeError, ValueError) as error:
+                # One case that cannot be folded must not keep the publication from the others.
+                log.error("case_not_moved", tenant_id=str(tenant_id), case_id=str(case_id), **describe(error))
         if ids:
             await moves.advance(tx, tenant_id, move_id, ids[-1], len(ids), moved)
         if len(ids) < batch:
             await moves.finish(tx, tenant_id, move_id)
+    return True
+
+
+async def _move(desk: Desk, tx: Tx, move: Move, case_id: UUID) -> bool:
+    """Whether the publication moves the case; if so it is entered."""
+    writing = await desk.begin(tx, case_id)
+    if writing is None or not await _reach(desk, writing, move):
+        return False
+    await desk.save(writing)
+    return True
 
 
 async def _reach(desk: Desk, writing: Writing, move: Move) -> bool:

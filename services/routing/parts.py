@@ -25,8 +25,12 @@ def make(runtime: Runtime[RoutingSettings]) -> Parts:
     """Make the parts and leave them with the runtime."""
     settings = runtime.settings
     roster = Roster()
+
+    def on_written(in_sandbox: bool) -> None:
+        runtime.wake("test-clocks" if in_sandbox else "ticks")
+
     parts = Parts(
-        desk=Desk(runtime.reference, roster),
+        desk=Desk(runtime.reference, roster, on_written),
         roster=roster,
         contacts=ContactBox(str(settings.master_key), str(settings.master_key_previous or "")),
     )

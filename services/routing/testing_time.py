@@ -11,6 +11,7 @@ from uuid import UUID
 
 from services.routing import keeping
 from services.routing.domain import years
+from services.routing.refreshing import look_anew
 from services.routing.repository import clocks
 from services.routing.repository.clocks import Operation
 from services.routing.writing import Desk
@@ -18,6 +19,9 @@ from shared import outbox
 from shared.database import Database, Tx
 from shared.ids import derived_id, new_id
 from shared.messages.routing import ClockAdvanced, ClockTicked
+
+CREATED_SECONDS = 5.0
+"""How long a complaint that an effect creates may take to come through intake; one that intake cannot make never comes."""
 
 MOST_ROUNDS = 20
 """Rules of which each creates what sets off the next would go on for ever; the linter refuses them, this is the net below it."""
@@ -56,10 +60,9 @@ async def round_of_sandboxes(desk: Desk, db: Database, batch: int) -> bool:
         async with db.worker_tx(tenant_id) as tx:
             running = await clocks.running_operation(tx, tenant_id)
             until = running.target if running is not None else await clocks.test_clock(tx, tenant_id)
-            for due in await clocks.due_sandbox(tx, tenant_id, until, batch) if until is not None else ():
-                writing = await desk.begin(tx, due.case_id, at=due.wake_at)
-                if writing is not None:
-                    await desk.save(writing)
+            due = [] if until is None else await clocks.due_sandbox(tx, tenant_id, until, batch)
+        if due:
+            await look_anew(desk, db, due, at_their_instant=True)
     async with db.worker_tx(UUID(int=0)) as tx:
         quiet = await clocks.running_operations(tx)
     for tenant_id, round_id in quiet:
@@ -75,6 +78,8 @@ async def _finish_if_quiet(tx: Tx, round_id: UUID) -> None:
         return
     if await clocks.due_sandbox(tx, tx.tenant_id, operation.target, 1):
         return  # the loop is on its way
+    if await clocks.is_awaiting(tx, tx.tenant_id, operation.operation_id, CREATED_SECONDS):
+        return
     if operation.written and operation.round < MOST_ROUNDS:
         # For sla and notify each round is an operation of its own, since they go through one only once.
         again = derived_id("clock round", tx.tenant_id, operation.operation_id, operation.round + 1)

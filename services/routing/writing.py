@@ -26,11 +26,12 @@ from services.routing.repository.cases import NewCase, Owner, Stored
 from services.routing.roster import Roster
 from shared import outbox
 from shared.database import Tx
+from shared.engine import subjects
 from shared.engine.calendar import CalendarBook
 from shared.engine.case import Case, replay
 from shared.engine.model import SYSTEM, Actor, CountStamp, Entry, Refusal, RouteView, Standing
 from shared.engine.rules import CompiledPolicy, SubjectRule
-from shared.engine.subjects import Wanted, stamp, wanted
+from shared.engine.subjects import Wanted, wanted
 from shared.errors import ConflictError, ForbiddenError
 from shared.ids import derived_id, new_id
 from shared.messages.routing import EntryAppended
@@ -140,9 +141,13 @@ class Writing:
 class Desk:
     """Where timelines are written. One per process."""
 
-    def __init__(self, reference: Reference, roster: Roster) -> None:
+    def __init__(
+        self, reference: Reference, roster: Roster, on_written: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        """Args: on_written: called after the commit of new lines, with whether it was in a sandbox."""
         self.reference = reference
         self.roster = roster
+        self._on_written = on_written
 
     # -- beginning -------------------------------------------------------------------------------------------------------
 
@@ -158,12 +163,11 @@ class Desk:
         stored = await cases.lock(tx, tx.tenant_id, case_id)
         if stored is None:
             return None
-        tenant = await self.reference.tenant(tx.tenant_id)
-        now = await clocks.stamp(tx, tx.tenant_id, sandbox=tenant.sandbox)
+        stamp = await clocks.stamp(tx, tx.tenant_id)
         writing = Writing(
             tx,
-            sandbox=tenant.sandbox,
-            now=at if at is not None and tenant.sandbox else now,
+            sandbox=stamp.is_sandbox,
+            now=at if at is not None and stamp.is_sandbox else stamp.at,
             policies=await self.policies(tx.tenant_id, stored),
             calendars=await self.reference.calendars(tx.tenant_id),
             stored=stored,
@@ -174,12 +178,11 @@ class Desk:
 
     async def begin_new(self, tx: Tx, new: NewCase, first: Entry, *, at: datetime | None = None) -> Writing:
         """Open a case that does not exist, with its first line as given."""
-        tenant = await self.reference.tenant(tx.tenant_id)
-        now = await clocks.stamp(tx, tx.tenant_id, sandbox=tenant.sandbox)
+        stamp = await clocks.stamp(tx, tx.tenant_id)
         writing = Writing(
             tx,
-            sandbox=tenant.sandbox,
-            now=at if at is not None and tenant.sandbox else now,
+            sandbox=stamp.is_sandbox,
+            now=at if at is not None and stamp.is_sandbox else stamp.at,
             policies={new.policy_version: await self.reference.policy(tx.tenant_id, new.policy_version)},
             calendars=await self.reference.calendars(tx.tenant_id),
             new=new,
@@ -304,7 +307,7 @@ class Desk:
         )
         calendar = writing.calendars.at(policy.calendar_name, want.at, want.at)
         known = known_at(items(lines, want.rule), want.at, want.window, calendar)
-        return stamp(policy.subjects[want.rule], want.subject, want.added, want.at, known, calendar)
+        return subjects.stamp(policy.subjects[want.rule], want.subject, want.added, want.at, known, calendar)
 
     async def _to_subject(self, writing: Writing, subject: str, kind: str, data: dict[str, Any], key: str) -> None:
         """Append to the subject's case, made on its first use, and tell it."""
@@ -421,9 +424,12 @@ class Desk:
             )
         await self._note_approvals(writing)
         await outbox.add_many(writing.tx, [self._message(writing, entry) for entry in writing.added])
-        if writing.sandbox and writing.added:
-            await clocks.note_written(writing.tx, writing.tenant_id, len(writing.added))
+        if writing.sandbox:
+            came = int(writing.new is not None and writing.source == "effect")
+            will_come = found.creates - (writing.stored.creates if writing.stored is not None else 0)
+            await clocks.note_written(writing.tx, writing.tenant_id, len(writing.added), will_come - came)
         self._note_loads(writing, standing)
+        writing.tx.after_commit(lambda: self._on_written(writing.sandbox))
         return standing
 
     async def _follow_up(self, writing: Writing) -> Standing:

@@ -32,9 +32,7 @@ async def append_duty_entry(
 
     async def act(tx: Tx) -> Response[bytes]:
         async def enter() -> EntryAnswer:
-            tenant = await runtime.reference.tenant(tx.tenant_id)
-            at = await clocks.stamp(tx, tx.tenant_id, sandbox=tenant.sandbox)
-            case_id = await keeping.duty_case(desk, tx, at)
+            case_id = await keeping.duty_case(desk, tx, (await clocks.stamp(tx, tx.tenant_id)).at)
             if case_id is None:
                 raise NotFoundError("The policy has no duties.")
             writing = await commands.opened(desk, tx, case_id)

@@ -1,6 +1,6 @@
 """Every route of routing."""
 
-from services.routing.api import cases, duties, impact, joins, sandbox, staff, worklist
+from services.routing.api import backtest, cases, duties, impact, joins, sandbox, staff, worklist
 
 ROUTE_HANDLERS = [
     *cases.ROUTE_HANDLERS,
@@ -8,6 +8,7 @@ ROUTE_HANDLERS = [
     *joins.ROUTE_HANDLERS,
     *duties.ROUTE_HANDLERS,
     *impact.ROUTE_HANDLERS,
+    *backtest.ROUTE_HANDLERS,
     *staff.ROUTE_HANDLERS,
     *sandbox.ROUTE_HANDLERS,
 ]

@@ -25,7 +25,9 @@ _RANKS: Final = {
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
-    """`rank`: 0 first. `due_at`: the earliest limit that still runs. `breached_at`: the earliest that was missed and is still undone."""
+    """`rank`: 0 first. `due_at`: the earliest limit that still runs. `breached_at`: the earliest that was missed and is still undone.
+    `creates`: how many complaints have come of this case.
+    """
 
     current_policy_version: int
     state: str
@@ -40,6 +42,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None
     breached_at: datetime | None
     provisional: bool
+    creates: int = 0
 
 
 def columns(standing: Standing, timers: Collection[str] = ()) -> Columns:
@@ -62,6 +65,7 @@ def columns(standing: Standing, timers: Collection[str] = ()) -> Columns:
         due_at=min(dues, default=None),
         breached_at=min(missed, default=None),
         provisional=any(clock.provisional and clock.state in ("running", "paused") for clock in standing.clocks),
+        creates=sum(effect.kind == "created" for effect in standing.effects),
     )
 
 

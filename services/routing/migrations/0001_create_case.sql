@@ -31,6 +31,7 @@ CREATE TABLE "case" (
     due_at timestamptz,
     breached_at timestamptz,
     provisional boolean NOT NULL DEFAULT false,
+    creates integer NOT NULL DEFAULT 0,
     stored_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, case_id),
     CONSTRAINT case_kind CHECK (kind IN ('complaint', 'duty', 'subject')),

@@ -21,6 +21,8 @@ CREATE TABLE clock_operation (
     round integer NOT NULL DEFAULT 1,
     round_id uuid NOT NULL,
     written integer NOT NULL DEFAULT 0,
+    awaited integer NOT NULL DEFAULT 0,
+    settled_at timestamptz,
     settled boolean NOT NULL DEFAULT false,
     rested boolean NOT NULL DEFAULT false,
     steps integer NOT NULL DEFAULT 0,
@@ -45,21 +47,20 @@ CREATE FUNCTION clock_lock_key(p_tenant uuid) RETURNS integer LANGUAGE sql IMMUT
 -- The instant to stamp entries with; the lock it takes lasts until commit. Volatile, so each statement sees what was committed while the
 -- lock was waited for. Never the instant of the last tick or before: a clock that is set back must not write behind it.
 -- In a sandbox that is being moved, people's acts bear the target, behind everything that falls due on the way.
-CREATE FUNCTION stamp_now(p_tenant uuid, p_sandbox boolean) RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    found_at timestamptz;
+-- `is_sandbox` is null for a tenant that is not known yet.
+CREATE FUNCTION stamp_now(p_tenant uuid, OUT stamped_at timestamptz, OUT is_sandbox boolean) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF p_sandbox THEN
+    SELECT sandbox INTO is_sandbox FROM tenant WHERE tenant_id = p_tenant;
+    IF is_sandbox THEN
         PERFORM pg_advisory_xact_lock_shared(clock_lock_space(), clock_lock_key(p_tenant));
-        SELECT target INTO found_at FROM clock_operation WHERE tenant_id = p_tenant AND state = 'running';
-        IF found_at IS NULL THEN
-            SELECT now INTO found_at FROM test_clock WHERE tenant_id = p_tenant;
+        SELECT target INTO stamped_at FROM clock_operation WHERE tenant_id = p_tenant AND state = 'running';
+        IF stamped_at IS NULL THEN
+            SELECT now INTO stamped_at FROM test_clock WHERE tenant_id = p_tenant;
         END IF;
-        RETURN coalesce(found_at, clock_timestamp());
+    ELSE
+        PERFORM pg_advisory_xact_lock_shared(clock_lock_space(), 0);
+        SELECT greatest(clock_timestamp(), at + interval '1 microsecond') INTO stamped_at FROM live_tick;
     END IF;
-    PERFORM pg_advisory_xact_lock_shared(clock_lock_space(), 0);
-    SELECT at INTO found_at FROM live_tick;
-    RETURN greatest(clock_timestamp(), found_at + interval '1 microsecond');
 END $$;
 
 -- Moves the live time on and returns the tick: every entry stamped up to it is committed.

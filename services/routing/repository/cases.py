@@ -15,7 +15,7 @@ from shared.engine.model import Entry
 
 CASE = """
 SELECT c.case_id, c.kind, c.number, c.subject_key, c.source, c.silent, c.duplicate_of, c.policy_version, c.current_policy_version,
-       c.version, c.state, c.closed, c.received_at, c.changed_at, c.owner_unit, c.owner_role, c.owner_staff,
+       c.version, c.state, c.closed, c.creates, c.received_at, c.changed_at, c.owner_unit, c.owner_role, c.owner_staff,
        (SELECT json_agg(json_build_object('seq', e.seq, 'kind', e.kind, 'at', e.at, 'by', e.by, 'data', e.data, 'counts', e.counts,
                                           'key', e.key) ORDER BY e.seq)
           FROM entry e
@@ -38,9 +38,10 @@ INSERT_CASE = """
 WITH made AS (
     INSERT INTO "case" (tenant_id, case_id, kind, number, subject_key, year, source, silent, duplicate_of, policy_version,
                         current_policy_version, version, state, closed, outcome, class_kind, category, severity, priority, rank,
-                        respondent, owner_unit, owner_role, owner_staff, received_at, changed_at, due_at, breached_at, provisional)
+                        respondent, owner_unit, owner_role, owner_staff, received_at, changed_at, due_at, breached_at, provisional,
+                        creates)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
-            $27, $28, $29)
+            $27, $28, $29, $33)
         ON CONFLICT DO NOTHING
     RETURNING 1),
 lines AS (
@@ -60,7 +61,7 @@ WITH made AS (
     UPDATE "case"
        SET current_policy_version = $4, version = $5, state = $6, closed = $7, outcome = $8, class_kind = $9, category = $10,
            severity = $11, priority = $12, rank = $13, respondent = $14, owner_unit = $15, owner_role = $16, owner_staff = $17,
-           changed_at = $18, due_at = $19, breached_at = $20, provisional = $21
+           changed_at = $18, due_at = $19, breached_at = $20, provisional = $21, creates = $25
      WHERE tenant_id = $1 AND case_id = $2 AND version = $3
     RETURNING 1),
 lines AS (
@@ -146,6 +147,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     state: str
     closed: bool
+    creates: int
     received_at: datetime
     changed_at: datetime
     owner_unit: str | None
@@ -255,6 +257,7 @@ async def insert(
         list(entries),
         wake_at,
         sandbox,
+        columns.creates,
     )
     return done is not None
 
@@ -302,6 +305,7 @@ async def update(
         list(entries),
         wake_at,
         sandbox,
+        columns.creates,
     )
     return done is not None
 

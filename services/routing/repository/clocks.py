@@ -8,9 +8,10 @@ from uuid import UUID
 import msgspec
 
 from shared.database import Record, Tx
+from shared.errors import NotYetError
 
 STAMP = """
-SELECT stamp_now($1, $2)"""
+SELECT stamped_at, is_sandbox FROM stamp_now($1)"""
 
 TICK = """
 SELECT tick_live()"""
@@ -64,13 +65,20 @@ SELECT operation_id, started_from, target, state, round, round_id, written, sett
  WHERE tenant_id = $1 AND state = 'running'"""
 
 NOTE_SETTLED = """
-UPDATE clock_operation SET settled = true, steps = steps + $3 WHERE tenant_id = $1 AND round_id = $2"""
+UPDATE clock_operation SET settled = true, settled_at = clock_timestamp(), steps = steps + $3 WHERE tenant_id = $1 AND round_id = $2"""
 
 NOTE_RESTED = """
 UPDATE clock_operation SET rested = true WHERE tenant_id = $1 AND round_id = $2"""
 
 NOTE_WRITTEN = """
-UPDATE clock_operation SET written = written + $2 WHERE tenant_id = $1 AND state = 'running'"""
+UPDATE clock_operation
+   SET written = written + $2, awaited = awaited + $3
+ WHERE tenant_id = $1 AND state = 'running' AND ($2 <> 0 OR $3 <> 0)"""
+
+IS_AWAITING = """
+SELECT awaited > 0 AND clock_timestamp() < settled_at + make_interval(secs => $3)
+  FROM clock_operation
+ WHERE tenant_id = $1 AND operation_id = $2"""
 
 NEXT_ROUND = """
 UPDATE clock_operation
@@ -107,6 +115,13 @@ RUNNING_OPERATIONS = """
 SELECT tenant_id, round_id FROM clock_operation WHERE state = 'running' AND settled AND rested"""
 
 
+# In a sandbox time stands still between operations: what cannot be folded waits an hour of its time behind the others.
+POSTPONE = """
+UPDATE wake_up
+   SET wake_at = CASE WHEN sandbox THEN wake_at + interval '1 hour' ELSE clock_timestamp() + make_interval(secs => $3) END
+ WHERE tenant_id = $1 AND case_id = $2"""
+
+
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """What decides when to tick next. `is_busy`: something was told since the last tick. `next_at`: the next wake-up after it."""
 
@@ -140,10 +155,17 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     wake_at: datetime
 
 
-async def stamp(tx: Tx, tenant_id: UUID, *, sandbox: bool) -> datetime:
-    """Return the instant to stamp entries with, and hold the clock's lock until commit."""
-    at: datetime = await tx.fetchval(STAMP, tenant_id, sandbox)
-    return at.astimezone(UTC)
+class Stamp(msgspec.Struct, frozen=True):
+    at: datetime
+    is_sandbox: bool
+
+
+async def stamp(tx: Tx, tenant_id: UUID) -> Stamp:
+    """Return the instant to stamp entries with, and hold the clock's lock until commit. NotYetError for a tenant that has not arrived."""
+    row = await tx.fetchrow(STAMP, tenant_id)
+    if row is None or row["is_sandbox"] is None or row["stamped_at"] is None:
+        raise NotYetError("the tenant has not arrived")
+    return Stamp(row["stamped_at"].astimezone(UTC), row["is_sandbox"])
 
 
 async def tick(tx: Tx) -> datetime:
@@ -214,9 +236,19 @@ async def note_rested(tx: Tx, tenant_id: UUID, round_id: UUID) -> None:
     await tx.execute(NOTE_RESTED, tenant_id, round_id)
 
 
-async def note_written(tx: Tx, tenant_id: UUID, count: int) -> None:
-    """Note that entries were written while the clock moves: it is not quiet yet."""
-    await tx.execute(NOTE_WRITTEN, tenant_id, count)
+async def note_written(tx: Tx, tenant_id: UUID, written: int, awaited: int) -> None:
+    """Note that entries were written while the clock moves: it is not quiet yet.
+
+    Args:
+        awaited: complaints that will come of it, less those that have come.
+    """
+    await tx.execute(NOTE_WRITTEN, tenant_id, written, awaited)
+
+
+async def is_awaiting(tx: Tx, tenant_id: UUID, operation_id: UUID, patience: float) -> bool:
+    """Whether complaints that effects have created are still on their way, for at most `patience` seconds since sla settled."""
+    found: bool | None = await tx.fetchval(IS_AWAITING, tenant_id, operation_id, patience)
+    return bool(found)
 
 
 async def next_round(tx: Tx, tenant_id: UUID, operation_id: UUID, round_id: UUID) -> None:
@@ -245,6 +277,11 @@ async def sandboxes_due(tx: Tx) -> list[UUID]:
 async def running_operations(tx: Tx) -> list[tuple[UUID, UUID]]:
     """Return (tenant, round) of those that only wait for this service."""
     return [(row["tenant_id"], row["round_id"]) for row in await tx.fetch(RUNNING_OPERATIONS)]
+
+
+async def postpone(tx: Tx, tenant_id: UUID, case_id: UUID, seconds: float) -> None:
+    """Look at the case again later: it could not be folded."""
+    await tx.execute(POSTPONE, tenant_id, case_id, seconds)
 
 
 def _operation(row: Record) -> Operation:

@@ -129,3 +129,26 @@ async def test_duties_have_a_case_of_their_own_each_year(world: World) -> None:
 async def test_a_tenant_without_duties_has_no_case_for_them(world: World, shop: Player) -> None:
     response = await shop.call("POST", "/v1/duties/entries", "anna", json={"kind": "commented", "data": {}})
     assert response.status_code == 404
+
+
+async def test_one_tenants_broken_policy_holds_up_nobody_else(world: World) -> None:
+    broken = await world.tenant({"policy": 1, "title": "No policy", "clocks": [{"id": "x", "start": "nothing"}]})
+    document = {**POLICY, "duties": [{"id": "box", "every": "working_day", "owner": "clerk"}]}
+    players = [await world.tenant(document) for _ in range(3)]
+    world.service.runtime.wake("duties")
+    for player in players:
+        await world.until(lambda player=player: world.count('"case" WHERE tenant_id = $1', player.tenant_id))
+    assert await world.count('"case" WHERE tenant_id = $1', broken.tenant_id) == 0
+
+
+async def test_a_case_that_cannot_be_folded_holds_up_nobody_else(world: World, shop: Player) -> None:
+    late = datetime.now(UTC) - timedelta(days=2)
+    broken, sound = [await shop.complaint(at=late) for _ in range(2)]
+    await world.root.execute('UPDATE entry SET data = \'{"received_at": 1, "handler": 5}\' WHERE case_id = $1', broken)
+    await world.root.execute("UPDATE wake_up SET wake_at = now() - interval '1 minute'")
+    world.service.runtime.wake("ticks")
+    world.service.runtime.wake("refresh")
+    await world.until(lambda: world.count("wake_up WHERE case_id = $1 AND wake_at > now() + interval '1 hour'", sound))
+    await world.until(
+        lambda: world.count("wake_up WHERE case_id = $1 AND wake_at > now() + interval '30 seconds'", broken)
+    )

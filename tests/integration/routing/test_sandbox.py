@@ -157,3 +157,28 @@ async def test_a_clock_that_crosses_the_new_year_takes_the_next_years_duties_alo
     await player.advanced(by="7d")
     duties = (await player.get("/v1/cases", kind="duty"))["items"]
     assert sorted(duty["number"] for duty in duties) == ["duties-2026", "duties-2027"]
+
+
+async def test_a_complaint_that_an_effect_creates_is_waited_for(world: World) -> None:
+    document = {
+        **POLICY,
+        "vocabulary": {**POLICY["vocabulary"], "outcomes": {"internal": ""}},
+        "actions": [{"id": "report", "on": "breach:reply", "do": [{"kind": "created", "what": "internal"}]}],
+    }
+    player = await world.tenant(document, sandbox=True, at=MONDAY)
+    await player.complaint(at=MONDAY)
+    target = MONDAY + timedelta(days=14)
+    operation_id = await player.advanced(to=target.isoformat())
+    await world.until(lambda: world.count("clock_operation WHERE awaited = 1"))
+    await _settle(player, operation_id, target)
+    await _rest(player, operation_id, target)
+    await world.until(lambda: world.count("clock_operation WHERE settled AND rested"))
+    assert (await _state(player, operation_id))["state"] == "running"
+    breached_at = datetime(2026, 3, 5, 10, tzinfo=UTC)
+    created = player.received(at=breached_at, source="effect")
+    await world.tellers.tell(created)
+    await world.until(lambda: world.count("clock_operation WHERE round = 2"))
+    again = UUID((await world.told(player.tenant_id, "clock.advanced"))[-1]["operation_id"])
+    await _settle(player, again, target)
+    await _rest(player, again, target)
+    assert (await _state(player, operation_id, wait=10))["state"] == "done"

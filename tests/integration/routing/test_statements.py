@@ -1,0 +1,78 @@
+"""Every SQL statement of the service fits the migrated schema, and what must be fast uses its index."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from services.routing.repository import assignments, cases, clocks, moves, staff, worklist
+from tests.infra import Database
+
+STATEMENTS = {
+    f"{module.__name__.rpartition('.')[2]}.{name}": value
+    for module in (assignments, cases, clocks, moves, staff, worklist)
+    for name, value in vars(module).items()
+    if name.isupper() and isinstance(value, str)
+}
+
+
+async def test_every_statement_can_be_prepared(database: Database) -> None:
+    assert len(STATEMENTS) > 40
+    connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "routing"})
+    try:
+        for name, statement in STATEMENTS.items():
+            try:
+                await connection.prepare(statement)
+            except asyncpg.PostgresError as error:
+                pytest.fail(f"{name}: {error}")
+    finally:
+        await connection.close()
+
+
+def test_every_statement_about_a_tenant_names_the_tenant() -> None:
+    crossing = {
+        "clocks.TICK",
+        "clocks.NOTE_TICK",
+        "clocks.PACE",
+        "clocks.DUE_LIVE",
+        "clocks.SANDBOXES_DUE",
+        "clocks.RUNNING_OPERATIONS",
+    }
+    crossing |= {"moves.OPEN", "moves.TENANTS", "clocks.LOCK_TEST_CLOCK", "clocks.STAMP", "cases.LOCK_SUBJECT"}
+    for name, statement in STATEMENTS.items():
+        if name not in crossing:
+            assert "tenant_id = $1" in statement or "VALUES ($1" in statement, name
+
+
+async def test_the_work_list_is_read_from_its_index(database: Database) -> None:
+    connection = await asyncpg.connect(
+        database.dsn, server_settings={"search_path": "routing", "enable_seqscan": "off", "enable_sort": "off"}
+    )
+    try:
+        await connection.execute(
+            """INSERT INTO "case" (tenant_id, case_id, kind, policy_version, current_policy_version, version, state, received_at,
+                                   changed_at)
+               SELECT '00000000-0000-0000-0000-000000000001', gen_random_uuid(), 'complaint', 1, 1, 1, 'received', now(), now()
+                 FROM generate_series(1, 200)"""
+        )
+        await connection.execute('ANALYZE "case"')
+        plan = await connection.fetch("EXPLAIN " + _inlined(worklist.OPEN_COMPLAINTS))
+        assert "case_work" in "\n".join(row[0] for row in plan)
+    finally:
+        await connection.close()
+
+
+def _inlined(statement: str) -> str:
+    values = {
+        1: "'00000000-0000-0000-0000-000000000001'::uuid",
+        2: "'complaint'",
+        3: "false",
+        12: "now()",
+        13: "-1",
+        14: "now()",
+        16: "50",
+    }
+    values[15] = "'00000000-0000-0000-0000-000000000000'::uuid"
+    for place in range(16, 0, -1):
+        statement = statement.replace(f"${place}", values.get(place, "NULL"))
+    return statement
