@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from services.cli.output import NOT_WELL, CommandError, say, say_json, table
+from services.cli.client import Access, ask
+from services.cli.output import NOT_WELL, CommandError, note, say, say_json, table
 
 app = App(name="policy", help="Policies: check, try, publish.")
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON document.")]
@@ -209,3 +210,117 @@ def templates(*, json: Json = False) -> None:
         say_json([{"regime": row[0], "name": row[1], "title": {"en": row[2], "zh": row[3]}} for row in rows])
     else:
         say(table(("regime", "name", "title", "标题"), rows))
+
+
+@app.command
+def backtest(
+    draft: str,
+    *,
+    from_: Annotated[str | None, Parameter(name="--from")] = None,
+    to: str | None = None,
+    access: Access | None = None,
+    json: Json = False,
+) -> None:
+    """Replay the tenant's own history under a draft: breaches gained and lost, fines, deadlines moved, and the complaints behind each.
+
+    Parameters
+    ----------
+    from_
+        First day of receipt, such as 2026-01-01; default: everything.
+    to
+        Last day of receipt; default: today.
+    """
+    document = _document(draft).values
+    access = access or Access()
+    parts: list[dict[str, Any]] = []
+    after = None
+    while True:
+        body = {"document": document, "from": from_, "to": to, "after": after, "limit": 2000}
+        page = ask(
+            access, "POST", "/v1/cases:backtest", body={key: one for key, one in body.items() if one is not None}
+        )
+        parts.append(page["result"])
+        after = page["next"]
+        if after is None:
+            break
+        note(f"{sum(one['cases'] for one in parts)} complaints …")
+    total = {
+        key: sum(one[key] for one in parts) if isinstance(value, int) else value for key, value in parts[0].items()
+    }
+    total["changes"] = [change for one in parts for change in one["changes"]]
+    total["failed"] = [case for one in parts for case in one["failed"]]
+    if json:
+        say_json(total)
+        return
+    say(f"{total['cases']} complaints, {total['changed']} stand otherwise under the draft")
+    say(
+        f"breaches {total['breaches_before']} → {total['breaches_after']}"
+        f" (gained {total['breaches_gained']}, lost {total['breaches_lost']})"
+    )
+    fines = (total["fines_before_minor"], total["fines_after_minor"])
+    say(f"amounts {fines[0]} → {fines[1]} minor units of {total['currency']} ({fines[1] - fines[0]:+})")
+    say(f"deadlines moved: {total['deadlines_moved']}")
+    for one in total["changes"][:50]:
+        told = [f"{move['rule']}: {move['before']} → {move['after']}" for move in one["moved"]]
+        told += [f"+{name}" for name in one["breaches_gained"]] + [f"-{name}" for name in one["breaches_lost"]]
+        say(f"  {one['number'] or one['case_id']}: {'; '.join(told)}")
+
+
+@app.command
+def publish(
+    file: str,
+    *,
+    effect: Literal["keep", "from_now", "retroactive"] = "keep",
+    reason: str,
+    yes: Annotated[bool, Parameter(name="--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", help="Show what would happen and publish nothing.")] = False,
+    access: Access | None = None,
+    json: Json = False,
+) -> int:
+    """Publish a policy, after showing which open complaints it moves.
+
+    Parameters
+    ----------
+    effect
+        keep: open complaints keep the version they were received under; from_now: they go on under this one; retroactive: as if it had
+        always been.
+    reason
+        Why; it is kept with the version.
+    """
+    document = _document(file).values
+    access = access or Access()
+    moved: list[dict[str, Any]] = []
+    after = None
+    while effect != "keep":
+        body = {"document": document, "effect": effect, **({"after": after} if after else {})}
+        page = ask(access, "POST", "/v1/cases:impact", body=body)
+        moved += page["items"]
+        after = page["next"]
+        if after is None:
+            break
+    if not json:
+        say(f"{len(moved)} open complaints stand otherwise under it")
+        for one in moved:
+            told = "; ".join(f"{clock['rule']}: {clock['was']} → {clock['becomes']}" for clock in one["clocks"])
+            say(f"  {one['number']} ({one['state']}): {told or ', '.join(one['parts'])}")
+    if not dry_run and not yes and not _agreed():
+        raise CommandError("Nothing was published.")
+    body = {"document": document, "effect": effect, "reason": reason, "validate_only": dry_run}
+    answer = ask(access, "POST", "/v1/policies:publish", body=body)
+    if json:
+        say_json({**answer, "moved": moved})
+    elif answer["state"] == "published":
+        say(f"published as version {answer['version']}")
+    else:
+        say("another administrator has to approve it" if answer["state"] == "waiting" else "nothing stands in its way")
+    return 0
+
+
+def _agreed() -> bool:
+    """Ask, where somebody is there to answer."""
+    import sys
+
+    if not sys.stdin.isatty():
+        raise CommandError("Give --yes to publish without being asked.")
+    note("Publish it? [y/N] ")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

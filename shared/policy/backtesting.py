@@ -1,4 +1,7 @@
-"""Replay real history under a draft: what would have been missed, what it would have cost, which dates would have moved. No side effects."""
+"""Replay real history under a draft: what would have been missed, what it would have cost, which dates would have moved.
+
+Nothing is stored and nobody is told.
+"""
 
 from __future__ import annotations
 
@@ -170,4 +173,22 @@ def _differs(change: CaseChange) -> bool:
         or change.moved
         or change.fines_before_minor != change.fines_after_minor
         or change.state_before != change.state_after
+    )
+
+
+def merged(parts: Sequence[Backtest], currency: str) -> Backtest:
+    """One result from several shares of the cases."""
+    return Backtest(
+        cases=sum(one.cases for one in parts),
+        changed=sum(one.changed for one in parts),
+        breaches_before=sum(one.breaches_before for one in parts),
+        breaches_after=sum(one.breaches_after for one in parts),
+        breaches_gained=sum(one.breaches_gained for one in parts),
+        breaches_lost=sum(one.breaches_lost for one in parts),
+        fines_before_minor=sum(one.fines_before_minor for one in parts),
+        fines_after_minor=sum(one.fines_after_minor for one in parts),
+        currency=currency,
+        deadlines_moved=sum(one.deadlines_moved for one in parts),
+        failed=tuple(case for one in parts for case in one.failed),
+        changes=tuple(change for one in parts for change in one.changes),
     )
