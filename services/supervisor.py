@@ -150,7 +150,7 @@ class ServiceProcess:
 
 
 class Supervisor:
-    """Keeps units running from `add` until the block ends, then stops them in reverse order.
+    """Keeps units running from `add` until the block ends, then stops them in reverse order, those added together at once.
 
     A unit that ends is started again with growing delays; so is one that runs and has not been healthy for a while.
     """
@@ -158,6 +158,7 @@ class Supervisor:
     def __init__(self, tell: Callable[[Event], object] = lambda _: None) -> None:
         self._tell = tell
         self._units: dict[str, Unit] = {}
+        self._groups: list[list[Unit]] = []  # in the order of their start; members of one do not need each other
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._held: set[str] = set()
 
@@ -169,21 +170,28 @@ class Supervisor:
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
         self._watchers.clear()
-        for unit in reversed(self._units.values()):
-            await unit.stop()
-            self._tell(Event(unit.name, "stopped"))
+        for group in reversed(self._groups):
+            await asyncio.gather(*(self._stop(unit) for unit in group))
+
+    async def _stop(self, unit: Unit) -> None:
+        await unit.stop()
+        self._tell(Event(unit.name, "stopped"))
 
     async def add(self, unit: Unit) -> None:
         """Start a unit and watch it from now on. Raises LocalStackError if it does not start the first time."""
+        self._groups.append([unit])
+        await self._add(unit)
+
+    async def _add(self, unit: Unit) -> None:
         self._units[unit.name] = unit
         await unit.start()
         self._tell(Event(unit.name, "started"))
         self._watchers[unit.name] = asyncio.create_task(self._watch(unit), name=f"watch {unit.name}")
 
     async def add_together(self, units: Sequence[Unit]) -> None:
-        """Start several units that do not need each other, all at once; stopped in reverse order like the others."""
-        self._units |= {unit.name: unit for unit in units}
-        results = await asyncio.gather(*(self.add(unit) for unit in units), return_exceptions=True)
+        """Start several units that do not need each other, all at once; in the end they are stopped together, too."""
+        self._groups.append(list(units))
+        results = await asyncio.gather(*(self._add(unit) for unit in units), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
