@@ -120,6 +120,9 @@ class _Handler:
         except POSTPONED as outage:
             structlog.get_logger().warning("mail_postponed", **describe(outage))
             return LATER
+        except Exception as error:  # aiosmtpd would answer 500, and the sender give the message up
+            structlog.get_logger().error("mail_failed", **describe(error))
+            return LATER
         if addressee is None:
             return UNKNOWN
         self._addressees[address] = addressee
