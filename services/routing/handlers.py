@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from services.routing import parts, testing_time
-from services.routing.repository import cases, moves
+from services.routing.repository import moves
 from services.routing.repository.cases import NewCase
 from services.routing.settings import RoutingSettings
 from services.routing.writing import Writing
@@ -41,8 +41,6 @@ class Handlers:
 
     async def on_complaint(self, message: ComplaintReceived, tx: Tx) -> None:
         """Make the case, its first line exactly as given, and assign it."""
-        if await cases.version(tx, message.tenant_id, message.case_id) is not None:
-            return
         new = NewCase(
             case_id=message.case_id,
             kind="complaint",
@@ -57,6 +55,8 @@ class Handlers:
         # What an effect created while a sandbox's clock moves goes on at the instant of the effect.
         at = message.entry.at if message.source == "effect" else None
         writing = await desk.begin_new(tx, new, message.entry, at=at)
+        if writing is None:
+            return
         if message.duplicate_of is not None:
             await desk.add(
                 writing, "linked", SYSTEM, {"linked_to": str(message.duplicate_of)}, key="duplicate", checked=False

@@ -38,5 +38,6 @@ async def duty_case(desk: Desk, tx: Tx, at: datetime) -> UUID | None:
         case_id=case_id, kind="duty", policy_version=policy.version, received_at=at, number=f"duties-{year}", year=year
     )
     writing = await desk.begin_new(tx, new, first, at=at)
-    await desk.save(writing)
+    if writing is not None:
+        await desk.save(writing)
     return case_id

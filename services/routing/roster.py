@@ -33,9 +33,16 @@ class Roster:
         self._books: OrderedDict[UUID, _Book] = OrderedDict()
         self._clock = clock
 
-    async def members(self, tx: Tx, tenant_id: UUID, *, with_loads: bool = False) -> dict[str, Member]:
-        """Return the tenant's staff. Not a copy: read it, do not change it."""
-        revision = await staff.revision(tx, tenant_id)
+    async def members(
+        self, tx: Tx, tenant_id: UUID, *, revision: int | None = None, with_loads: bool = False
+    ) -> dict[str, Member]:
+        """Return the tenant's staff. Not a copy: read it, do not change it.
+
+        Args:
+            revision: of the tenant's staff, where this transaction has read it already.
+        """
+        if revision is None:
+            revision = await staff.revision(tx, tenant_id)
         book = self._books.get(tenant_id)
         if book is None or book.revision != revision:
             book = self._books[tenant_id] = _Book(revision, await staff.members(tx, tenant_id), 0.0)

@@ -77,6 +77,7 @@ class Writing:
         calendars: CalendarBook,
         new: NewCase | None = None,
         stored: Stored | None = None,
+        staff_revision: int | None = None,
     ) -> None:
         self.tx = tx
         self.tenant_id = tx.tenant_id
@@ -97,7 +98,8 @@ class Writing:
         self.policy_version = known.policy_version
         self.now = max(now, self.timeline[-1].at) if self.timeline else now
         self.case = self.replayed()
-        self.assignment: Assignment | None = None
+        self.staff_revision = staff_revision
+        self.assignment = None if stored is None else stored.assignment
         self.assigned_to: Assignment | None = None  # the new one, when it changes
         self.standing: Standing | None = None
 
@@ -171,14 +173,16 @@ class Desk:
             policies=await self.policies(tx.tenant_id, stored),
             calendars=await self.reference.calendars(tx.tenant_id),
             stored=stored,
+            staff_revision=stamp.staff_revision,
         )
-        writing.assignment = await assignments.active(tx, tx.tenant_id, case_id) if writing.is_complaint else None
         await self._count_what_fell_due(writing, inclusive=False)
         return writing
 
-    async def begin_new(self, tx: Tx, new: NewCase, first: Entry, *, at: datetime | None = None) -> Writing:
-        """Open a case that does not exist, with its first line as given."""
-        stamp = await clocks.stamp(tx, tx.tenant_id)
+    async def begin_new(self, tx: Tx, new: NewCase, first: Entry, *, at: datetime | None = None) -> Writing | None:
+        """Open a case that does not exist, with its first line as given; None when it does."""
+        stamp = await clocks.stamp(tx, tx.tenant_id, new.case_id)
+        if stamp.version is not None:
+            return None
         writing = Writing(
             tx,
             sandbox=stamp.is_sandbox,
@@ -186,6 +190,7 @@ class Desk:
             policies={new.policy_version: await self.reference.policy(tx.tenant_id, new.policy_version)},
             calendars=await self.reference.calendars(tx.tenant_id),
             new=new,
+            staff_revision=stamp.staff_revision,
         )
         writing.now = max(writing.now, first.at)
         await self._apply(writing, first)
@@ -403,6 +408,7 @@ class Desk:
                 owner,
                 wake_at,
                 sandbox=writing.sandbox,
+                assigned=writing.assigned_to,
             ):
                 raise ChangedError()
         else:
@@ -418,7 +424,7 @@ class Desk:
                 sandbox=writing.sandbox,
             ):
                 raise ChangedError()
-        if writing.assigned_to is not None:
+        if writing.assigned_to is not None and writing.new is None:
             await assignments.replace(
                 writing.tx, writing.tenant_id, writing.assigned_to, had_one=writing.assignment is not None
             )
@@ -451,7 +457,9 @@ class Desk:
         present = writing.assigned_to or writing.assignment
         if present is not None and present.named == named.key:
             return False
-        members = await self.roster.members(writing.tx, writing.tenant_id, with_loads=True)
+        members = await self.roster.members(
+            writing.tx, writing.tenant_id, revision=writing.staff_revision, with_loads=True
+        )
         chosen = await self._choose(writing, named, members)
         writing.assigned_to = Assignment(
             assignment_id=new_id(),

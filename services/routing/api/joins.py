@@ -178,6 +178,7 @@ async def _part(
         silent=whole.silent,
     )
     writing = await desk.begin_new(tx, new, received)
+    assert writing is not None  # its id is derived from a line that did not exist before
     entry = await desk.add(
         writing,
         "split",

@@ -12,11 +12,6 @@ from services.routing.domain.approving import Decided, Requested
 from shared.database import Record, Tx
 from shared.engine.model import Entry
 
-ACTIVE = """
-SELECT assignment_id, case_id, seq, unit, role, staff_id, part, in_place_of, rule, clause, named, assigned_at
-  FROM assignment
- WHERE tenant_id = $1 AND case_id = $2 AND active"""
-
 BEFORE = """
 SELECT assignment_id, case_id, seq, unit, role, staff_id, part, in_place_of, rule, clause, named, assigned_at
   FROM assignment
@@ -90,11 +85,6 @@ class WaitingApproval(msgspec.Struct, frozen=True, kw_only=True):
     step: str | None
     requested_by: str
     requested_at: datetime
-
-
-async def active(tx: Tx, tenant_id: UUID, case_id: UUID) -> Assignment | None:
-    row = await tx.fetchrow(ACTIVE, tenant_id, case_id)
-    return None if row is None else _assignment(row)
 
 
 async def before(tx: Tx, tenant_id: UUID, now: Assignment) -> Assignment | None:

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from services.routing.domain.columns import Columns
+from services.routing.repository.assignments import Assignment
 from shared.database import Record, Tx
 from shared.engine.model import Entry
 
@@ -19,7 +20,10 @@ SELECT c.case_id, c.kind, c.number, c.subject_key, c.source, c.silent, c.duplica
        (SELECT json_agg(json_build_object('seq', e.seq, 'kind', e.kind, 'at', e.at, 'by', e.by, 'data', e.data, 'counts', e.counts,
                                           'key', e.key) ORDER BY e.seq)
           FROM entry e
-         WHERE e.tenant_id = c.tenant_id AND e.case_id = c.case_id)::text AS timeline
+         WHERE e.tenant_id = c.tenant_id AND e.case_id = c.case_id)::text AS timeline,
+       (SELECT row_to_json(a)
+          FROM assignment a
+         WHERE a.tenant_id = c.tenant_id AND a.case_id = c.case_id AND a.active)::text AS assignment
   FROM "case" c
  WHERE c.tenant_id = $1 AND c.case_id = $2"""
 
@@ -27,12 +31,10 @@ LOCK_CASE = CASE + " FOR UPDATE OF c"
 
 TIMELINE = """
 SELECT json_agg(json_build_object('seq', seq, 'kind', kind, 'at', at, 'by', by, 'data', data, 'counts', counts, 'key', key)
-                ORDER BY seq)::text
+                ORDER BY seq)::text AS timeline,
+       (SELECT row_to_json(a) FROM assignment a WHERE a.tenant_id = $1 AND a.case_id = $2 AND a.active)::text AS assignment
   FROM entry
  WHERE tenant_id = $1 AND case_id = $2"""
-
-EXISTS = """
-SELECT version FROM "case" WHERE tenant_id = $1 AND case_id = $2"""
 
 INSERT_CASE = """
 WITH made AS (
@@ -49,6 +51,13 @@ lines AS (
     SELECT $1, $2, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
       FROM made,
            json_to_recordset($30::json) AS e(seq integer, kind text, at timestamptz, by json, data json, counts json, key text)),
+named AS (
+    INSERT INTO assignment (tenant_id, assignment_id, case_id, seq, unit, role, staff_id, part, in_place_of, rule, clause, named,
+                            assigned_at)
+    SELECT $1, a.assignment_id, $2, a.seq, a.unit, a.role, a.staff_id, a.part, a.in_place_of, a.rule, a.clause, a.named, a.assigned_at
+      FROM made,
+           json_to_recordset($34::json) AS a(assignment_id uuid, seq integer, unit text, role text, staff_id text, part text,
+                                             in_place_of text, rule text, clause json, named text, assigned_at timestamptz)),
 woken AS (
     INSERT INTO wake_up (tenant_id, case_id, wake_at, sandbox)
     SELECT $1, $2, $31::timestamptz, $32
@@ -154,6 +163,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     owner_role: str | None
     owner_staff: str | None
     timeline: tuple[Entry, ...]
+    assignment: Assignment | None  # the active one
 
 
 class NewCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,21 +203,18 @@ async def lock(tx: Tx, tenant_id: UUID, case_id: UUID) -> Stored | None:
         return None
     stored = _stored(row)
     if len(stored.timeline) != row["version"]:
-        # The lock was waited for: the row is the newest, the timeline is as old as the statement.
-        text = await tx.fetchval(TIMELINE, tenant_id, case_id)
-        stored = msgspec.structs.replace(stored, timeline=_timeline.decode(text))
+        # The lock was waited for: the row is the newest, the rest is as old as the statement.
+        rest = await tx.fetchrow(TIMELINE, tenant_id, case_id)
+        assert rest is not None
+        stored = msgspec.structs.replace(
+            stored, timeline=_timeline.decode(rest["timeline"]), assignment=_assignment(rest["assignment"])
+        )
     return stored
 
 
 async def read(tx: Tx, tenant_id: UUID, case_id: UUID) -> Stored | None:
     row = await tx.fetchrow(CASE, tenant_id, case_id)
     return None if row is None else _stored(row)
-
-
-async def version(tx: Tx, tenant_id: UUID, case_id: UUID) -> int | None:
-    """Return the version of the case, None when there is none."""
-    found: int | None = await tx.fetchval(EXISTS, tenant_id, case_id)
-    return found
 
 
 async def insert(
@@ -220,8 +227,9 @@ async def insert(
     wake_at: datetime | None,
     *,
     sandbox: bool,
+    assigned: Assignment | None = None,
 ) -> bool:
-    """Store a new case with its first entries; False when it is there already."""
+    """Store a new case with its first entries and its assignment; False when it is there already."""
     last = entries[-1]
     done = await tx.fetchval(
         INSERT_CASE,
@@ -258,6 +266,7 @@ async def insert(
         wake_at,
         sandbox,
         columns.creates,
+        [] if assigned is None else [assigned],
     )
     return done is not None
 
@@ -332,11 +341,6 @@ async def grow_subject(tx: Tx, tenant_id: UUID, subject: Subject, entries: Seque
     return done is not None
 
 
-async def timeline(tx: Tx, tenant_id: UUID, case_id: UUID) -> tuple[Entry, ...]:
-    text = await tx.fetchval(TIMELINE, tenant_id, case_id)
-    return () if text is None else _timeline.decode(text)
-
-
 async def duty_case(tx: Tx, tenant_id: UUID, year: int) -> UUID | None:
     found: UUID | None = await tx.fetchval(DUTY, tenant_id, year)
     return found
@@ -359,4 +363,9 @@ async def unassigned(tx: Tx, tenant_id: UUID, stored_after: datetime, limit: int
 def _stored(row: Record) -> Stored:
     fields: dict[str, Any] = dict(row)
     fields["timeline"] = _timeline.decode(fields["timeline"] or "[]")
+    fields["assignment"] = _assignment(fields["assignment"])
     return Stored(**fields)
+
+
+def _assignment(text: str | None) -> Assignment | None:
+    return None if text is None else msgspec.json.decode(text, type=Assignment)

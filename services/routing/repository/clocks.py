@@ -10,8 +10,11 @@ import msgspec
 from shared.database import Record, Tx
 from shared.errors import NotYetError
 
+# One round trip for what every writer asks before it begins.
 STAMP = """
-SELECT stamped_at, is_sandbox FROM stamp_now($1)"""
+SELECT stamped_at, is_sandbox, (SELECT version FROM "case" WHERE tenant_id = $1 AND case_id = $2) AS version,
+       coalesce((SELECT revision FROM staff_revision WHERE tenant_id = $1), 0) AS staff_revision
+  FROM stamp_now($1)"""
 
 TICK = """
 SELECT tick_live()"""
@@ -156,16 +159,20 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stamp(msgspec.Struct, frozen=True):
+    """`version`: of the case asked about, None when there is none. `staff_revision`: what staff in memory must be as new as."""
+
     at: datetime
     is_sandbox: bool
+    version: int | None
+    staff_revision: int
 
 
-async def stamp(tx: Tx, tenant_id: UUID) -> Stamp:
+async def stamp(tx: Tx, tenant_id: UUID, case_id: UUID | None = None) -> Stamp:
     """Return the instant to stamp entries with, and hold the clock's lock until commit. NotYetError for a tenant that has not arrived."""
-    row = await tx.fetchrow(STAMP, tenant_id)
+    row = await tx.fetchrow(STAMP, tenant_id, case_id)
     if row is None or row["is_sandbox"] is None or row["stamped_at"] is None:
         raise NotYetError("the tenant has not arrived")
-    return Stamp(row["stamped_at"].astimezone(UTC), row["is_sandbox"])
+    return Stamp(row["stamped_at"].astimezone(UTC), row["is_sandbox"], row["version"], row["staff_revision"])
 
 
 async def tick(tx: Tx) -> datetime:

@@ -136,8 +136,8 @@ async def test_one_tenants_broken_policy_holds_up_nobody_else(world: World) -> N
     document = {**POLICY, "duties": [{"id": "box", "every": "working_day", "owner": "clerk"}]}
     players = [await world.tenant(document) for _ in range(3)]
     world.service.runtime.wake("duties")
-    for player in players:
-        await world.until(lambda player=player: world.count('"case" WHERE tenant_id = $1', player.tenant_id))
+    ids = [player.tenant_id for player in players]
+    await world.until(lambda: world.count('"case" WHERE tenant_id = ANY($1) HAVING count(*) = 3', ids))
     assert await world.count('"case" WHERE tenant_id = $1', broken.tenant_id) == 0
 
 
