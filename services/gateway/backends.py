@@ -24,7 +24,7 @@ _OF_ONE_HOP: Final = frozenset(
 
 _CONNECT_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 75.0  # some requests wait up to 60 s for something to happen
-_PATIENCE_SECONDS: Final = 3.0  # how long a service that is being restarted is waited for; nothing was sent yet
+_PATIENCE_SECONDS = 3.0  # how long a service that is being restarted is waited for; nothing was sent yet
 _STEP_SECONDS: Final = 0.1
 _CONNECTIONS: Final = 200  # to one service
 _KEPT_SECONDS: Final = 15.0  # less than the services keep an idle connection, so that we never speak into a closing one

@@ -47,7 +47,7 @@ class Scenario(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     events: list[dict[str, Any]]
     until: datetime
     expect: dict[str, Any]
-    calendar: ScenarioCalendar = ScenarioCalendar()
+    calendar: ScenarioCalendar = msgspec.field(default_factory=ScenarioCalendar)
     settings: dict[str, Any] = {}
     complaint: dict[str, Any] | None = None
     from_: datetime | None = msgspec.field(default=None, name="from")
