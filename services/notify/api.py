@@ -21,10 +21,9 @@ from services.notify.channels.sms import SmsConfig, SmsSecrets, pointed
 from services.notify.channels.webhook import Secret, rotated
 from services.notify.domain.cloud_events import TEST_TYPE, is_pattern
 from services.notify.domain.messages import SUBSCRIBERS
-from services.notify.handlers import Handlers, delivery_id, store
+from services.notify.handlers import TEST_RULE, Handlers, delivery_id, store
 from services.notify.parts import Parts, endpoint_place, provider_place
 from services.notify.repository import NewDelivery
-from services.notify.sending import TEST_RULE
 from services.notify.telling import tell_changes
 from shared import webhooks
 from shared.auth import Caller, public, requires

@@ -9,7 +9,7 @@ from typing import Any
 
 from services.notify import api
 from services.notify.handlers import Handlers
-from services.notify.loops import PRUNE_REST_SECONDS, Pruning, Resting
+from services.notify.loops import PRUNE_REST_SECONDS, QUEUE_REST_SECONDS, Measuring, Pruning, Resting
 from services.notify.parts import Parts
 from services.notify.sealing import Sealer
 from services.notify.sending import Sender
@@ -50,10 +50,11 @@ def spec(settings: NotifySettings) -> ServiceSpec:
         return list(made["consumers"])
 
     def loops(runtime: Runtime[Any]) -> Sequence[Loop]:
-        made["sender"] = Sender(runtime)
+        made["sender"] = runtime.parts["notify-sender"] = Sender(runtime)
         return [
             Loop("sender", made["sender"].step),
             Loop("rest", Resting(runtime, made["consumers"]).step),
+            Loop("measure", Measuring(runtime).step, idle_seconds=QUEUE_REST_SECONDS),
             Loop("prune", Pruning(runtime).step, idle_seconds=PRUNE_REST_SECONDS),
         ]
 

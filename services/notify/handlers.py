@@ -41,6 +41,9 @@ ENDPOINTS_FRESH_SECONDS = 2.0  # a changed endpoint is known everywhere after so
 EVENT_RULE = "event"
 """The rule of deliveries that no rule wants: every entry and effect goes to the endpoints that subscribe to it."""
 
+TEST_RULE = "test"
+"""The rule of an event that somebody sends to try an endpoint."""
+
 log = structlog.get_logger()
 
 

@@ -113,6 +113,24 @@ class Resting:
         return info.ack_floor is not None and info.ack_floor.consumer_seq >= mark.consumer_seq
 
 
+class Measuring:
+    """Says how many deliveries are due, and for how long the oldest has been."""
+
+    def __init__(self, runtime: Runtime[Any]) -> None:
+        self._runtime = runtime
+        self._due = runtime.metrics.gauge("deliveries_due", "Deliveries that should be sent now.")
+        self._oldest = runtime.metrics.gauge(
+            "deliveries_due_oldest_seconds", "For how long the oldest of them has been due."
+        )
+
+    async def step(self) -> float | None:
+        async with self._runtime.db.worker_tx(LIVE) as tx:
+            due, lag = await repository.queue_state(tx)
+        self._due.labels("notify").set(due)
+        self._oldest.labels("notify").set(lag)
+        return None
+
+
 class Pruning:
     """Deletes what is past each tenant's retention, in small batches."""
 

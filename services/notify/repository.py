@@ -284,11 +284,6 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime
 
 
-async def delivery(tx: Tx, tenant_id: UUID, delivery_id: UUID) -> Delivery | None:
-    row = await tx.fetchrow(DELIVERY, tenant_id, delivery_id)
-    return None if row is None else msgspec.convert(dict(row), Delivery)
-
-
 async def delivery_row(tx: Tx, tenant_id: UUID, delivery_id: UUID) -> Record | None:
     """The row as lists show it."""
     return await tx.fetchrow(DELIVERY, tenant_id, delivery_id)
@@ -376,8 +371,31 @@ UPDATE delivery_queue
  WHERE delivery_queue.tenant_id = turns.tenant_id AND delivery_queue.delivery_id = turns.delivery_id
 RETURNING delivery_queue.tenant_id, delivery_queue.delivery_id, delivery_queue.fence"""
 
+# Everything that sending one delivery needs, with its place in the queue locked: none when the claim is not ours any more.
+LOAD = """
+SELECT delivery.*, event.type AS event_type, event.number, event.body AS event_body, clock_timestamp() AS now,
+       ARRAY (SELECT key
+                FROM delivery_attempt
+               WHERE delivery_attempt.tenant_id = delivery.tenant_id
+                 AND delivery_attempt.delivery_id = delivery.delivery_id
+                 AND (outcome IS NULL OR outcome = 'unknown')
+               ORDER BY attempt) AS unknown_keys,
+       provider.provider_id AS active_provider_id, provider.config AS provider_config, provider.sealed AS provider_sealed,
+       endpoint.endpoint_id, endpoint.url, endpoint.sealed AS endpoint_sealed, endpoint.active AS endpoint_active,
+       endpoint.failing_since
+  FROM delivery_queue AS queue
+  JOIN delivery ON delivery.tenant_id = queue.tenant_id AND delivery.delivery_id = queue.delivery_id
+  JOIN event ON event.tenant_id = delivery.tenant_id AND event.event_id = delivery.event_id
+  LEFT JOIN provider
+    ON provider.tenant_id = delivery.tenant_id AND provider.channel = delivery.channel AND provider.active
+  LEFT JOIN endpoint
+    ON endpoint.tenant_id = delivery.tenant_id
+   AND endpoint.endpoint_id = CASE WHEN delivery.channel = 'webhook' THEN delivery.addressee::uuid END
+ WHERE queue.tenant_id = $1 AND queue.delivery_id = $2 AND queue.fence = $3
+   FOR UPDATE OF queue"""
+
 LOCK_LEASE = """
-SELECT 1
+SELECT clock_timestamp()
   FROM delivery_queue
  WHERE tenant_id = $1 AND delivery_id = $2 AND fence = $3
    FOR UPDATE"""
@@ -398,16 +416,29 @@ SELECT $1, $2, numbered.attempt, $5, $6
   FROM numbered, begun
 RETURNING attempt, (SELECT attempts FROM begun) AS attempts"""
 
-UNKNOWN_ATTEMPTS = """
-SELECT attempt, key
-  FROM delivery_attempt
- WHERE tenant_id = $1 AND delivery_id = $2 AND (outcome IS NULL OR outcome = 'unknown')
- ORDER BY attempt"""
-
-END_ATTEMPT = """
-UPDATE delivery_attempt
-   SET ended_at = clock_timestamp(), outcome = $4, detail = $5
- WHERE tenant_id = $1 AND delivery_id = $2 AND attempt = $3"""
+# What an attempt came to and what follows, for whoever still holds the claim; nothing otherwise.
+RECORD = """
+WITH held AS (
+    SELECT FROM delivery_queue WHERE tenant_id = $1 AND delivery_id = $2 AND fence = $3 FOR UPDATE
+), ended AS (
+    UPDATE delivery_attempt
+       SET ended_at = clock_timestamp(), outcome = $5, detail = $6
+     WHERE tenant_id = $1 AND delivery_id = $2 AND attempt = $4 AND EXISTS (SELECT FROM held)
+), gone AS (
+    DELETE FROM delivery_queue
+     WHERE tenant_id = $1 AND delivery_id = $2 AND fence = $3 AND $10::float8 IS NULL
+), later AS (
+    UPDATE delivery_queue
+       SET wake_at = clock_timestamp() + $10 * interval '1 second', held_until = NULL
+     WHERE tenant_id = $1 AND delivery_id = $2 AND fence = $3 AND $10::float8 IS NOT NULL
+)
+UPDATE delivery
+   SET state = $7, reason = $8, provider_ref = coalesce($9, provider_ref),
+       sent_at = CASE WHEN $7 = 'sent' THEN coalesce($11, clock_timestamp()) ELSE sent_at END,
+       ended_at = CASE WHEN $10::float8 IS NULL THEN clock_timestamp() END
+ WHERE tenant_id = $1 AND delivery_id = $2 AND EXISTS (SELECT FROM held)
+RETURNING tenant_id, delivery_id, case_id, rule, audience, channel, state, reason, attempts, round,
+          coalesce($11, clock_timestamp()) AS told_at"""
 
 END_OPEN_ATTEMPTS = """
 UPDATE delivery_attempt
@@ -462,9 +493,29 @@ async def claim(tx: Tx, count: int, per_tenant: int, busy: Sequence[UUID], lease
     return [Claim(row["tenant_id"], row["delivery_id"], row["fence"]) for row in rows]
 
 
-async def holds(tx: Tx, claimed: Claim) -> bool:
-    """Whether the claim is still ours; if so its row is locked until the transaction ends."""
-    return await tx.fetchval(LOCK_LEASE, claimed.tenant_id, claimed.delivery_id, claimed.fence) is not None
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A claimed delivery with what is needed to send it; `now` is the database's clock."""
+
+    delivery: Delivery
+    row: Record  # with the columns of its provider or its endpoint, null where there is none
+    unknown_keys: list[UUID]  # of attempts whose outcome nobody knows, the oldest first
+    now: datetime
+
+
+async def load(tx: Tx, claimed: Claim) -> Loaded | None:
+    """Return what a claim is about, with its row in the queue locked; None when the claim is not ours any more."""
+    row = await tx.fetchrow(LOAD, claimed.tenant_id, claimed.delivery_id, claimed.fence)
+    if row is None:
+        return None
+    return Loaded(
+        delivery=msgspec.convert(dict(row), Delivery), row=row, unknown_keys=row["unknown_keys"], now=row["now"]
+    )
+
+
+async def holds(tx: Tx, claimed: Claim) -> datetime | None:
+    """The database's time if the claim is still ours; its row is then locked until the transaction ends."""
+    found: datetime | None = await tx.fetchval(LOCK_LEASE, claimed.tenant_id, claimed.delivery_id, claimed.fence)
+    return found
 
 
 async def begin_attempt(
@@ -476,14 +527,39 @@ async def begin_attempt(
     return row["attempt"], row["attempts"]
 
 
-async def unknown_attempts(tx: Tx, tenant_id: UUID, delivery_id: UUID) -> list[UUID]:
-    """The keys of attempts whose outcome nobody knows, the oldest first."""
-    rows = await tx.fetch(UNKNOWN_ATTEMPTS, tenant_id, delivery_id)
-    return [row["key"] for row in rows]
+async def record(
+    tx: Tx,
+    claimed: Claim,
+    attempt: int,
+    *,
+    outcome: Outcome,
+    detail: str,
+    state: State,
+    reason: str,
+    provider_ref: str | None,
+    wait_seconds: float | None,
+    at: datetime | None,
+) -> Record | None:
+    """Write down what an attempt came to and what follows; None, and nothing written, when somebody else has taken over.
 
-
-async def end_attempt(tx: Tx, claimed: Claim, attempt: int, outcome: Outcome, detail: str) -> None:
-    await tx.execute(END_ATTEMPT, claimed.tenant_id, claimed.delivery_id, attempt, outcome, detail)
+    Args:
+        wait_seconds: when the delivery is looked at again; None: it leaves the queue.
+        at: in a sandbox the message's own instant; None: now.
+    """
+    return await tx.fetchrow(
+        RECORD,
+        claimed.tenant_id,
+        claimed.delivery_id,
+        claimed.fence,
+        attempt,
+        outcome,
+        detail,
+        state,
+        reason,
+        provider_ref,
+        wait_seconds,
+        at,
+    )
 
 
 async def end_unknown_attempts(tx: Tx, claimed: Claim, outcome: Outcome, detail: str) -> None:
@@ -594,11 +670,6 @@ SELECT *
   FROM provider
  WHERE tenant_id = $1 AND provider_id = $2"""
 
-ACTIVE_PROVIDER = """
-SELECT *
-  FROM provider
- WHERE tenant_id = $1 AND channel = $2 AND active"""
-
 CHANGE_PROVIDER = """
 UPDATE provider
    SET name = $3, config = $4, sealed = $5, active = $6, revision = revision + 1, updated_at = clock_timestamp()
@@ -694,10 +765,6 @@ async def providers(tx: Tx, tenant_id: UUID) -> list[Record]:
 
 async def provider(tx: Tx, tenant_id: UUID, provider_id: UUID) -> Record | None:
     return await tx.fetchrow(PROVIDER, tenant_id, provider_id)
-
-
-async def active_provider(tx: Tx, tenant_id: UUID, channel: str) -> Record | None:
-    return await tx.fetchrow(ACTIVE_PROVIDER, tenant_id, channel)
 
 
 async def change_provider(

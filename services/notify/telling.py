@@ -24,6 +24,12 @@ async def tell_changes(tx: Tx, delivery_ids: Sequence[UUID], *, at: datetime) ->
     await outbox.add_many(tx, [_changed(row, at) for row in rows if row["state"] not in UNTOLD])
 
 
+async def tell(tx: Tx, row: Record, at: datetime) -> None:
+    """As above for one delivery whose row is at hand."""
+    if row["state"] not in UNTOLD:
+        await outbox.add(tx, _changed(row, at))
+
+
 def _changed(row: Record, at: datetime) -> DeliveryChanged:
     return DeliveryChanged(
         message_id=derived_id("delivery", row["delivery_id"], row["state"], row["round"], row["attempts"]),

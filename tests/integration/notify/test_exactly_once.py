@@ -143,16 +143,16 @@ async def test_a_crash_between_call_and_record_sends_nothing_twice(
     world: World, sms: SmsSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenant = await a_tenant(world, sms)
-    real = Sender._record
+    real = repository.record
     died: list[bool] = []
 
-    async def record(self: Sender, *args: Any) -> None:
+    async def record(*args: Any, **values: Any) -> Any:
         if not died:
             died.append(True)
             raise DiedError
-        await real(self, *args)
+        return await real(*args, **values)
 
-    monkeypatch.setattr(Sender, "_record", record)
+    monkeypatch.setattr(repository, "record", record)
     await world.tell(tenant.complaint().first_entry())
     await until(lambda: _true(died))
     (found,) = await tenant.deliveries()
@@ -226,7 +226,7 @@ async def test_whoever_has_been_overtaken_records_nothing(world: World, sms: Sms
     row = await until(claimed)
     stale = repository.Claim(row["tenant_id"], row["delivery_id"], row["fence"] - 1)
     world.directory.silent = False
-    sender = Sender(world.service.runtime)
+    sender: Sender = world.service.runtime.parts["notify-sender"]
     await sender.send(stale)
     assert sms.messages == {}
     await tenant.quiet()

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 import structlog
 
+from services.notify import api as notify_api
 from services.notify import repository
 from services.notify.sinks import EmailSink, SmsSink, WebhookSink
 from shared.auth import guards_of
@@ -80,8 +81,9 @@ def filled_in(path: str, ids: dict[str, str]) -> list[str]:
 
 
 async def test_another_tenants_ids_are_not_found_with_any_role(
-    world: World, sms: SmsSink, mail: EmailSink, hook: WebhookSink
+    world: World, sms: SmsSink, mail: EmailSink, hook: WebhookSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(notify_api, "ARRIVAL_SECONDS", 0.05)
     _, ids = await a_busy_tenant(world, sms, mail, hook)
     other = await world.tenant()
     missing = {name: str(uuid4()) for name in ids}

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import httpx
 import msgspec
-import pytest
 
 from services.notify.sinks import SmsSink
 from shared import webhooks
@@ -113,11 +112,10 @@ async def test_what_is_not_signed_by_the_provider_is_refused_alike(world: World,
     assert await world.root.fetchval("SELECT count(*) FROM receipt") == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b'{"id": 1', b"[" * 10_000, b'"\\ud800"', b"\xff\xfe"])
-async def test_a_signed_receipt_that_cannot_be_read_is_malformed(world: World, sms: SmsSink, body: bytes) -> None:
+async def test_a_signed_receipt_that_cannot_be_read_is_malformed(world: World, sms: SmsSink) -> None:
     _, provider_id, ref = await one_sent(world, sms)
-    answer = await receipt(world, provider_id, ref, "", body=body)
-    assert answer.status_code == 400
+    for body in (b"", b"nonsense", b'{"id": 1', b"[" * 10_000, b'"\\ud800"', b"\xff\xfe"):
+        assert (await receipt(world, provider_id, ref, "", body=body)).status_code == 400, body[:20]
 
 
 async def test_a_receipt_of_one_tenant_says_nothing_about_anothers_message(world: World, sms: SmsSink) -> None:

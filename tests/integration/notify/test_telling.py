@@ -164,7 +164,7 @@ async def test_an_effect_for_a_role_reaches_each_of_its_holders_once(
     await world.tell(complaint.first_entry(), an_announcement(complaint, what="late_reply"))
     await until(lambda: _told(tenant, 5))
     found = [each for each in await tenant.quiet() if each["rule"] == "escalation"]
-    text = f"{complaint.number}: late_reply R99.1 5 March 2026, 23:59"
+    text = f"{complaint.number}: late reply R99.1 5 March 2026, 23:59"
     assert [each.text for each in mail.to("s7@example.org")] == [text]
     assert [each.text for each in mail.to("s8@example.org")] == [text]
     assert sorted((each["addressee"], each["state"]) for each in found) == [

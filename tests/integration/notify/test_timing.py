@@ -221,5 +221,6 @@ async def test_a_late_effect_of_a_live_tenant_is_sent_now(world: World, mail: Em
         return len(mail.to("s7@example.org")) == 1
 
     await until(sent)
+    await tenant.quiet()
     (found,) = await tenant.deliveries(rule="escalation")
     assert datetime.fromisoformat(found["sent_at"]) > datetime.now(UTC) - timedelta(minutes=5)
