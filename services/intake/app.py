@@ -45,6 +45,7 @@ async def _start(runtime: Runtime[IntakeSettings]) -> None:
             batch=settings.store_batch,
             queue=settings.store_queue,
             connections=settings.api_connections // 2,
+            seconds=2 * settings.command_seconds,
         ),
         senders=RateLimiter(),
         mail_reader=None,

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from services.intake.domain.complaint import NormalisedComplaint
+from services.intake.domain.complaint import Contact, NormalisedComplaint
 from services.intake.domain.created import created_draft
 from services.intake.domain.normalising import normalise
 from services.intake.parts import parts_of, settings_of
@@ -74,7 +74,7 @@ class Handlers:
         complainant_id = _uuid(request.complainant_id)
         async with self._runtime.db.worker_tx(request.tenant_id) as tx:
             contact = await parts_of(self._runtime).vault.contact(tx, request.case_id, complainant_id)
-        if contact is None:
+        if contact is None or contact == Contact():
             return msgspec.json.encode(ContactReply(found=False))
         reply = ContactReply(
             found=True, name=contact.name, phone=contact.phone, email=contact.email, language=contact.language

@@ -347,19 +347,32 @@ class Storing:
     """Collects the offers of each tenant into transactions. One per process."""
 
     def __init__(
-        self, database: Database, reference: Reference, vault: Vault, *, batch: int, queue: int, connections: int
+        self,
+        database: Database,
+        reference: Reference,
+        vault: Vault,
+        *,
+        batch: int,
+        queue: int,
+        connections: int,
+        seconds: float,
     ) -> None:
         self._database = database
         self._reference = reference
         self._vault = vault
         self._batch = batch
         self._queue = queue
+        self._seconds = seconds
         self._slots = asyncio.Semaphore(max(1, connections))
         self._waiting: dict[UUID, deque[_Waiting]] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def store(self, tenant_id: UUID, offer: Offer) -> Stored:
-        """Return the answer once the complaint is committed; raises what it is refused for."""
+        """Return the answer once the complaint is committed; raises what it is refused for.
+
+        UnavailableError when that takes too long. Whether it was stored is then open, as after any broken connection: a
+        retry with the same key gets the answer.
+        """
         waiting = self._waiting.setdefault(tenant_id, deque())
         if len(waiting) >= self._queue:
             raise TooManyError("Too many complaints of this tenant are waiting to be stored.", retry_after_seconds=1)
@@ -367,7 +380,11 @@ class Storing:
         waiting.append(entry)
         if tenant_id not in self._tasks:
             self._tasks[tenant_id] = asyncio.create_task(self._work_off(tenant_id), name="intake storing")
-        outcome = await entry.done
+        try:
+            async with asyncio.timeout(self._seconds):
+                outcome = await entry.done
+        except TimeoutError:
+            raise UnavailableError("The complaint could not be stored in time.", retry_after_seconds=2) from None
         if isinstance(outcome, Stored):
             return outcome
         raise outcome
@@ -407,9 +424,14 @@ class Storing:
                 _settle(entry, UnavailableError("The service is stopping.", retry_after_seconds=1))
             raise
         except Exception as error:
-            if len(entries) == 1 or isinstance(error, (UnavailableError, *OUTAGES)):
-                for entry in entries:
-                    _settle(entry, error)
+            if isinstance(error, (UnavailableError, *OUTAGES)):
+                structlog.get_logger().warning("storing_failed", count=len(entries), **describe(error))
+                # Whoever waits behind them would only wait for the same outage.
+                for entry in (*entries, *self._waiting[tenant_id]):
+                    _settle(entry, UnavailableError("The database does not answer in time.", retry_after_seconds=2))
+                return
+            if len(entries) == 1:
+                _settle(entries[0], error)
                 return
             structlog.get_logger().warning("batch_divided", count=len(entries), **describe(error))
             for entry in entries:

@@ -75,8 +75,9 @@ class Vault:
     # ------------------------------------------------------------------------------------------------------------
 
     async def contact(self, tx: Tx, complaint_id: UUID, complainant_id: UUID | None = None) -> Contact | None:
-        """Return how the complainant is reached: as this complaint says, else as their latest does. None when nobody
-        knows.
+        """Return how the complainant is reached: as this complaint says, else as their latest does.
+
+        None when nobody is known, or nobody any more; an empty contact when somebody is who told nothing.
 
         Args:
             complaint_id: any case; one that is no complaint has no contact of its own.
@@ -84,16 +85,16 @@ class Vault:
         """
         found = await complaint_rows.find(tx, tx.tenant_id, complaint_id)
         owner = complainant_id or (found.complainant_id if found is not None else None)
-        if owner is None:
+        person = await self._person(tx, owner) if owner is not None else None
+        if owner is None or person is None:
             return None
         sealed: tuple[UUID, bytes] | None = None
         if found is not None and found.complainant_id == owner and found.sealed_contact is not None:
             sealed = (complaint_id, found.sealed_contact)
         else:
             sealed = await complaint_rows.latest_of(tx, tx.tenant_id, owner)
-        person = await self._person(tx, owner)
-        if sealed is None or person is None:
-            return None
+        if sealed is None:
+            return Contact()
         return msgspec.json.decode(person.unseal(CONTACT_COLUMN, sealed[0], sealed[1]), type=Contact)
 
     async def erase(self, tx: Tx, complainant_id: UUID) -> bool:

@@ -175,7 +175,10 @@ async def test_two_new_complaints_of_one_person_at_once_have_one_complainant(
 async def test_people_without_contact_are_different_people(world: World, root: asyncpg.Connection) -> None:
     tenant = await world.tenant()
     for _ in range(2):
-        assert (await tenant.admin.complain(category="charges", anonymous=True)).json()["duplicate_of"] is None
+        stored = (await tenant.admin.complain(category="charges", anonymous=True)).json()
+        assert stored["duplicate_of"] is None
+        contact = (await tenant.admin.get(stored["links"]["contact"])).json()
+        assert (contact["phone"], contact["email"], contact["name"]) == (None, None, None)
     assert await root.fetchval("SELECT count(DISTINCT complainant_id) FROM complaint") == 2
 
 
@@ -224,6 +227,22 @@ async def test_a_new_policy_is_in_force_for_the_next_complaint(world: World) -> 
     answer = await tenant.admin.complain(kind="verbal")
     assert answer.status_code == 201
     assert answer.json()["policy_version"] == 2
+
+
+async def test_a_database_that_hangs_is_answered_503_in_time_and_a_retry_gets_through(
+    world: World, root: asyncpg.Connection
+) -> None:
+    tenant = await world.tenant()
+    began = asyncio.get_running_loop().time()
+    async with root.transaction():
+        await root.execute("LOCK TABLE counter IN ACCESS EXCLUSIVE MODE")
+        answers = await asyncio.gather(*(tenant.admin.complain(key=f"k-{n}") for n in range(150)))
+        assert {answer.status_code for answer in answers} == {503}
+        assert all("retry-after" in answer.headers for answer in answers)
+        assert asyncio.get_running_loop().time() - began < 10
+    again = await asyncio.gather(*(tenant.admin.complain(key=f"k-{n}") for n in range(150)))
+    assert {answer.status_code for answer in again} == {201}
+    assert await root.fetchval("SELECT count(*) FROM complaint") == 150
 
 
 async def test_receipts_are_pruned_by_age_and_the_complaints_stay(world: World, root: asyncpg.Connection) -> None:
