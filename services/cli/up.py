@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from services.cli.output import note, say
+from cyclopts import Parameter
+
+from services.cli.output import note, say, say_json
 
 if TYPE_CHECKING:
     from services.stack import Stack
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
 
 def up(
     *,
-    processes: bool = False,
+    processes: Annotated[bool, Parameter(negative="")] = False,
     data: Path = Path(".recourse"),
     port: int = 8080,
     smtp_port: int = 2525,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run everything on this machine until Ctrl-C: PostgreSQL, NATS, the five services and one address in front of them.
 
@@ -30,11 +33,12 @@ def up(
         data: folder of everything that is kept; made if it is not there.
         port: of the gateway on the loopback address; 0 takes any free one.
         smtp_port: where complaints come in by mail; 0 takes any free one.
+        json: once everything works, print where it is, and the operator's key if it was made now, as one JSON object.
     """
-    return asyncio.run(_up(processes=processes, data=data, port=port, smtp_port=smtp_port))
+    return asyncio.run(_up(processes=processes, data=data, port=port, smtp_port=smtp_port, json=json))
 
 
-async def _up(*, processes: bool, data: Path, port: int, smtp_port: int) -> int:
+async def _up(*, processes: bool, data: Path, port: int, smtp_port: int, json: bool) -> int:
     from services.stack import running
     from services.supervisor import stop_on_signals
     from shared.embedded.folder import open_folder
@@ -43,7 +47,7 @@ async def _up(*, processes: bool, data: Path, port: int, smtp_port: int) -> int:
 
     async def run() -> None:
         async with running(data, processes=processes, port=port, smtp_port=smtp_port, tell=_tell) as stack:
-            _greet(stack)
+            _greet(stack, json=json)
             await asyncio.Event().wait()
 
     with stop_on_signals() as stop:
@@ -78,7 +82,11 @@ def _tell(event: Event) -> None:
         note(f"{event.unit} started")
 
 
-def _greet(stack: Stack) -> None:
+def _greet(stack: Stack, *, json: bool) -> None:
+    if json:
+        found = {"url": stack.url, "smtp_port": stack.smtp_port, "operator_key": stack.operator_key}
+        say_json({**found, "data": str(stack.local.folder)})
+        return
     say(f"Recourse answers at {stack.url}; its API is described at {stack.url}/docs.")
     say(f"Mail for complaints is taken on port {stack.smtp_port}; logs are in {stack.local.folder / 'logs'}.")
     if stack.operator_key is not None:
