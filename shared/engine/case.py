@@ -1234,10 +1234,13 @@ class Case:
         elif by_decision:
             fitting = [rule for rule in by_decision if self.holds(rule.when, rule)] or by_decision
             chosen = (fitting[0], None)
-        if chosen is None:
+        actor = {entry.by.id, entry.by.unit, *entry.by.roles}
+        if chosen is None:  # a sanction: there is no figure to decide, but not everybody may
+            sanctioning = [rule for rule in rules if rule.by_decision and rule.decided_by]
+            if sanctioning and not any(actor & set(rule.decided_by) for rule in sanctioning):
+                return Refusal(rule=sanctioning[0].id, clause=sanctioning[0].clause, reason="beyond_authority")
             return None
         rule, liability = chosen
-        actor = {entry.by.id, entry.by.unit, *entry.by.roles}
         if rule.decided_by and not actor & set(rule.decided_by):
             return Refusal(rule=rule.id, clause=rule.clause, reason="beyond_authority")
         limits = decision_limits(self, liability, rule, entry.at)

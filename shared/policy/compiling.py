@@ -850,7 +850,7 @@ class Compiler:
             found.append(
                 compiled.DutyRule(
                     clock,
-                    duty.every,
+                    TURNS.get(duty.every, duty.every),
                     self.amount(duty.due, f"{path}/due"),
                     tuple((one.window, one.covers) for one in duty.windows),
                     tuple(duty.per),
@@ -1124,6 +1124,13 @@ class _Settings:
 COMMON_NAMES = frozenset(
     {"complainant", "respondent", "respondent_supervisor", "handler", "handler_head", "regulator", "public", "system"}
 )
+TURNS = {
+    "1d": "day", "daily": "day", "1wd": "working_day", "1w": "week", "weekly": "week", "1mo": "month", "monthly": "month",
+    "calendar_month": "month", "3mo": "quarter", "quarterly": "quarter", "6mo": "half", "half_yearly": "half",
+    "12mo": "year", "1y": "year", "yearly": "year",
+}  # fmt: skip
+"""Other words for the turns of a duty."""
+
 WINDOW = re.compile(r"ever|(?:calendar_)?(?:day|week|month|quarter|half|year)|\d+(?:d|w|mo|y|wd)(?:_rolling)?")
 
 

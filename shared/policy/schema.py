@@ -523,8 +523,12 @@ class Duty(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
     id: RuleId
     every: Annotated[
-        str, Meta(pattern=r"^(day|working_day|week|week:(mon|tue|wed|thu|fri|sat|sun)|month|quarter|half|year|unset)$")
-    ] = "year"
+        str,
+        Meta(
+            pattern=r"^(day|working_day|week|week:(mon|tue|wed|thu|fri|sat|sun)|month|quarter|half|year|unset|1d|1wd|1w|1mo|3mo|6mo|12mo|1y|"
+            r"daily|weekly|monthly|quarterly|half_yearly|yearly|calendar_month)$"
+        ),
+    ] = "year"  # `quarterly` and `3mo` mean the quarter, and so on
     due: Value = None  # an amount from the start of the turn; default: close of office of a day, the end of the last day of anything longer
     proof: Triggers = []
     owner: Value = None

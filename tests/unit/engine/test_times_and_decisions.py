@@ -83,3 +83,32 @@ def test_limit_of_a_later_class_counts_from_its_start() -> None:
     )
     (run,) = case.runs["grave"]
     assert run.due_at == datetime(2026, 3, 13, 23, 59, 59, tzinfo=CHINA)
+
+
+BOARD = """
+policy: 1
+title: A bank
+organisation: {roles: {board: b, desk: d}}
+penalties:
+  rules:
+    - {id: pursued, clause: R01.1, on: penalty_decided, party: desk, decided_by: [board], impose: [{kind: sanction, sanction: pursued}]}
+vocabulary: {sanctions: {pursued: p}, steps: {report: r}}
+duties:
+  - {id: report, every: EVERY, proof: "step:report"}
+"""
+
+
+def test_a_sanction_without_a_figure_is_decided_by_those_who_may() -> None:
+    policy = compile_policy(BOARD.replace("EVERY", "year"))
+    start = Entry(seq=1, kind="received", at=at(9).astimezone(UTC), by=Actor(id="a"), data={})
+    case = replay({policy.version: policy}, [start], CalendarBook.of(CalendarSection()))
+    for who, reason in (("desk", "beyond_authority"), ("board", None)):
+        refusal = case.refusal(
+            Entry(seq=2, kind="penalty_decided", at=at(10).astimezone(UTC), by=Actor(id=who), data={"clause": "R01.1"})
+        )
+        assert (refusal.reason if refusal else None) == reason
+
+
+def test_the_turns_of_a_duty_go_by_several_words() -> None:
+    for written, meant in (("3mo", "quarter"), ("quarterly", "quarter"), ("1w", "week"), ("yearly", "year")):
+        assert compile_policy(BOARD.replace("EVERY", written)).duties[0].every == meant
