@@ -7,6 +7,7 @@ A file that exists is completed, never overwritten: its secrets are in use.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import secrets
@@ -25,9 +26,14 @@ def asked_for(compose: str) -> list[str]:
 def completed(existing: str, names: list[str]) -> str:
     """The text of the file, with a line for each name that it did not have."""
     present = {line.partition("=")[0].strip() for line in existing.splitlines()}
-    # A leading letter: NATS reads an all-digit word as a number.
-    added = [f"{name}=p{secrets.token_hex(24)}" for name in names if name not in present]
+    added = [f"{name}={new_secret(name)}" for name in names if name not in present]
     return "\n".join([*existing.splitlines(), *added]) + "\n"
+
+
+def new_secret(name: str) -> str:
+    if "MASTER_KEY" in name:  # a key, not a password: 32 bytes
+        return base64.b64encode(secrets.token_bytes(32)).decode()
+    return f"p{secrets.token_hex(24)}"  # a leading letter: NATS reads an all-digit word as a number
 
 
 def main() -> int:

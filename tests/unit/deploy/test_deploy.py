@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import re
 import subprocess
@@ -12,12 +13,25 @@ from typing import Any
 import pytest
 import yaml
 
+from services.gateway.settings import settings_of
+from services.intake.settings import IntakeSettings
+from services.notify.settings import NotifySettings
+from services.reporting.settings import ReportingSettings
+from services.routing.settings import RoutingSettings
+from services.sla.settings import SlaSettings
 from shared.embedded.access import SERVICES, USERS
 from shared.embedded.environment import database_roles
 from shared.embedded.nats import program
 from shared.settings import ServiceSettings, load
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+OWN_SETTINGS: dict[str, type[ServiceSettings]] = {
+    "intake": IntakeSettings,
+    "routing": RoutingSettings,
+    "sla": SlaSettings,
+    "notify": NotifySettings,
+    "reporting": ReportingSettings,
+}
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::\?[^}]*|:-([^}]*))?\}")
 
 
@@ -48,13 +62,29 @@ def compose() -> dict[str, Any]:
 @pytest.mark.parametrize("service", SERVICES)
 def test_compose_gives_a_service_all_it_needs_and_nobody_elses_secrets(compose: dict[str, Any], service: str) -> None:
     environment: dict[str, str] = compose["services"][service]["environment"]
-    settings = load(ServiceSettings, service, environment)
+    settings = load(OWN_SETTINGS.get(service, ServiceSettings), service, environment)
     assert settings.port == 8000
     assert settings.host == "0.0.0.0"
     assert len({settings.api_password, settings.worker_password, settings.nats_password} - {None, ""}) == 3
     assert settings.nats_monitor_url == "http://nats:8222"
     others = [other.upper() for other in SERVICES if other != service]
-    assert [name for name in environment if "PASSWORD" in name and any(other in name for other in others)] == []
+    secret = [name for name in environment if "PASSWORD" in name or "KEY" in name]
+    assert [name for name in secret if any(other in name for other in others)] == []
+
+
+def test_the_gateway_finds_every_service(compose: dict[str, Any]) -> None:
+    settings = settings_of(compose["services"]["gateway"]["environment"])
+    assert settings.port == 8000
+    assert [settings.url(name) for name in SERVICES] == [f"http://{name}:8000" for name in SERVICES]
+
+
+def test_master_keys_are_keys_and_differ(compose: dict[str, Any]) -> None:
+    keys = [
+        base64.b64decode(compose["services"][name]["environment"][f"RECOURSE_{name.upper()}_MASTER_KEY"], validate=True)
+        for name in ("intake", "routing", "notify")
+    ]
+    assert [len(key) for key in keys] == [32, 32, 32]
+    assert len(set(keys)) == 3
 
 
 def test_migrations_know_every_role_s_password(compose: dict[str, Any]) -> None:
@@ -66,11 +96,12 @@ def test_migrations_know_every_role_s_password(compose: dict[str, Any]) -> None:
         assert environment[f"RECOURSE_DATABASE_PASSWORD_{role.upper()}"] == own
 
 
-def test_nothing_but_the_gateway_and_the_watchers_is_reachable_and_only_from_this_machine(
+def test_nothing_but_the_ways_in_and_the_watchers_is_reachable_and_only_from_this_machine(
     compose: dict[str, Any],
 ) -> None:
     open_to = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
-    assert set(open_to) == {"gateway", "prometheus", "grafana"}
+    assert set(open_to) == {"gateway", "intake", "prometheus", "grafana"}  # intake's is for mail
+    assert open_to["intake"] == ["127.0.0.1:2525:2525"]
     assert all(port.startswith("127.0.0.1:") for ports in open_to.values() for port in ports)
 
 
