@@ -49,15 +49,15 @@ class Handlers:
         complaint = normalise(draft, policy.document, datetime.now(UTC), region=settings_of(self._runtime).phone_region)
         if not isinstance(complaint, NormalisedComplaint):
             raise CreatedComplaintError(", ".join(f"{fault.pointer}: {fault.detail}" for fault in complaint))
-        key = f"effect:{effect.key}"
+        key = f"effect:{message.case_id}:{effect.key}"  # an effect's key is its case's own
         offer = Offer(
             key=key if len(key) <= 500 else f"effect:{hashlib.sha256(key.encode()).hexdigest()}",
-            request_sha256=hashlib.sha256(effect.key.encode()).digest(),
+            request_sha256=hashlib.sha256(key.encode()).digest(),
             complaint=complaint,
             policy=policy,
             source="effect",
             by=SYSTEM,
-            complaint_id=derived_id("complaint.created", message.tenant_id, effect.key),
+            complaint_id=derived_id("complaint.created", message.tenant_id, message.case_id, effect.key),
             silent=effect.silent,
             traceparent=traceparent(),
         )

@@ -169,6 +169,8 @@ class Teller:
         return self.say(*forms[head]).format(shown) if head in forms else key
 
     def amount(self, value: Any) -> str:
+        if value is None:
+            return self.say("otherwise measured only", "否则仅计时")
         if isinstance(value, str) and value.startswith("="):
             return self.say("by ", "至") + self.expression(value[1:], DYN)
         try:

@@ -33,14 +33,24 @@ def json_schema() -> dict[str, Any]:
 
 
 def _with_settings(name: str, part: dict[str, Any]) -> dict[str, Any]:
-    """Every property of a rule may also be a reference to a setting; a rule in a list may have a condition `if`."""
+    """Every value of a rule may also be a reference to a setting; a rule in a list may have a condition `if`."""
     if part.get("type") != "object" or "properties" not in part or name in ("Setting", "Policy"):
         return part
     properties = {
-        key: value if key in ("id", "if") or value == {} else {"anyOf": [value, {"$ref": "#/$defs/SettingReference"}]}
+        key: value if key in ("id", "if") or value == {} else _or_setting(value)
         for key, value in part["properties"].items()
     }
     properties.setdefault(
         "if", {"type": "string", "description": "over settings; the rule is left out when it is false"}
     )
     return {**part, "properties": properties}
+
+
+def _or_setting(value: dict[str, Any]) -> dict[str, Any]:
+    """The value, or a setting in its place; likewise each item of a list."""
+    if value.get("type") == "array" and isinstance(value.get("items"), dict) and value["items"]:
+        value = {**value, "items": _or_setting(value["items"])}
+    elif "anyOf" in value:
+        value = {**value, "anyOf": [_or_setting(one) if one.get("type") == "array" else one for one in value["anyOf"]]}
+    default = {"default": value["default"]} if "default" in value else {}
+    return {"anyOf": [value, {"$ref": "#/$defs/SettingReference"}], **default}

@@ -18,15 +18,19 @@ from tests.infra import Infra
 from tests.integration.intake.world import World, messages, until
 
 
+OTHER_CASE = UUID(int=8)
+
+
 def an_effect(tenant_id: UUID, key: str = "case|R1|1", **fields: Any) -> AnnouncementMade:
     values: dict[str, Any] = {"kind": "created", "what": "charges", "to": "u1", "data": {"channel": "phone"}} | fields
     withdrawn = values.pop("withdrawn", False)
+    case_id = values.pop("case_id", UUID(int=7))
     effect = EffectView(key=key, rule="R1", clause="R03.9", at=datetime(2026, 3, 2, tzinfo=UTC), **values)
     return AnnouncementMade(
         message_id=uuid4(),
         tenant_id=tenant_id,
         at=effect.at,
-        case_id=UUID(int=7),
+        case_id=case_id,
         case_kind="complaint",
         effect=effect,
         withdrawn=withdrawn,
@@ -56,16 +60,17 @@ async def test_an_effect_creates_one_complaint_however_often_it_is_told(
         an_effect(tenant.tenant_id),
         an_effect(tenant.tenant_id),
         an_effect(tenant.tenant_id, "case|R1|2", silent=True),
+        an_effect(tenant.tenant_id, case_id=OTHER_CASE),  # another case's effect may bear the same key
     )
 
     async def both() -> bool:
-        return bool(await root.fetchval("SELECT count(*) = 2 FROM complaint"))
+        return bool(await root.fetchval("SELECT count(*) = 3 FROM complaint"))
 
     await until(both, 30)
-    first, second = (await messages(streams, tenant.tenant_id, 5))[3:]
+    first, second = (await messages(streams, tenant.tenant_id, 6))[3:5]
     assert isinstance(first, ComplaintReceived)
     assert isinstance(second, ComplaintReceived)
-    assert first.case_id == derived_id("complaint.created", tenant.tenant_id, "case|R1|1")
+    assert first.case_id == derived_id("complaint.created", tenant.tenant_id, UUID(int=7), "case|R1|1")
     assert (first.source, first.silent, second.silent) == ("effect", False, True)
     assert first.entry.by.id == "system"
     assert first.entry.data["category"] == "charges"
@@ -74,10 +79,10 @@ async def test_an_effect_creates_one_complaint_however_often_it_is_told(
     applied = "SELECT count(*) FROM inbox WHERE consumer = 'intake-on-announcement'"
 
     async def all_applied() -> bool:
-        return bool(await root.fetchval(applied) == 5)
+        return bool(await root.fetchval(applied) == 6)
 
     await until(all_applied)
-    assert await root.fetchval("SELECT count(*) FROM complaint") == 2
+    assert await root.fetchval("SELECT count(*) FROM complaint") == 3
 
 
 async def test_a_complaint_that_does_not_fit_goes_to_the_dead_letters(
