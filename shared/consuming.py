@@ -27,6 +27,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from shared import fail_points
 from shared.database import Database, Tx, is_outage
 from shared.errors import NotYetError, UnavailableError
 from shared.ids import new_id
@@ -284,6 +285,8 @@ class Consumer:
 
     def _read(self, raw: Msg) -> Delivery:
         metadata = raw.metadata
+        if self._metrics is not None:
+            self._metrics.consumer_backlog.labels(self.service, self.name).set(metadata.num_pending)
         headers = raw.headers or {}
         key = (headers.get("Nats-Msg-Id") or f"{self.stream}:{metadata.sequence.stream}").partition("/")[0]
         tenant_id, message, flaw = read(raw.subject, raw.data, self.handlers)
@@ -359,6 +362,7 @@ class Consumer:
     async def _apply(self, group: list[Delivery], seconds: float) -> None:
         """Apply and settle a tenant's messages. Raises only what is no message's fault."""
         assert self._metrics is not None
+        fail_points.reach("consumer.taken")
         group = await self._without_the_dead(group)
         if not group:
             return
@@ -371,11 +375,13 @@ class Consumer:
                     faults = [error]
                 else:  # once more, each behind its own savepoint: the others must not wait for the one at fault
                     faults = await self._transact(group, seconds, careful=True)
+        fail_points.reach("consumer.applied")
         at_fault = {fault.delivery for fault in faults}
         for delivery in group:
             if delivery not in at_fault:
                 await self._settle(delivery, delivery.raw.ack())
                 self._known_suspects.discard(delivery.key)
+        fail_points.reach("consumer.acknowledged")
         self._count("applied", len(group) - len(faults))
         for fault in faults:
             await self._failed(fault.delivery, fault.error)
@@ -527,6 +533,7 @@ class Consumer:
             )
             await tx.execute(FORGET, delivery.tenant_id, self.name, [delivery.key])
         self._metrics.dead_letters.labels(self.service, self.name, reason).inc()
+        fail_points.reach("consumer.buried")
         self._log.error("message_given_up", subject=delivery.subject, reason=reason, attempts=attempts)
         await self._settle(delivery, delivery.raw.term())
         self._known_suspects.discard(delivery.key)

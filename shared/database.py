@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from shared import fail_points
 from shared.errors import UnavailableError
 from shared.settings import ServiceSettings
 
@@ -160,17 +161,18 @@ class Database:
     @contextlib.asynccontextmanager
     async def api_tx(self, tenant_id: UUID) -> AsyncIterator[Tx]:
         """A transaction of the HTTP edge. UnavailableError when no connection is free in time."""
-        async with self._transaction(self._api, tenant_id) as tx:
+        async with self._transaction(self._api, tenant_id, "api") as tx:
+            fail_points.reach("api.begun")
             yield tx
 
     @contextlib.asynccontextmanager
     async def worker_tx(self, tenant_id: UUID) -> AsyncIterator[Tx]:
         """A transaction of consumers and loops. For work across tenants pass LIVE (UUID 0) and use only tables that allow it."""
-        async with self._transaction(self._worker, tenant_id) as tx:
+        async with self._transaction(self._worker, tenant_id, "worker") as tx:
             yield tx
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, pool: asyncpg.Pool | None, tenant_id: UUID) -> AsyncIterator[Tx]:
+    async def _transaction(self, pool: asyncpg.Pool | None, tenant_id: UUID, role: str) -> AsyncIterator[Tx]:
         if pool is None:
             raise UnavailableError("The database is not open.", retry_after_seconds=1)
         if type(tenant_id) is not UUID and not isinstance(tenant_id, UUID):
@@ -186,12 +188,14 @@ class Database:
             # One round trip. The value is a UUID's own text: hexadecimal digits and hyphens.
             await connection.execute(f"BEGIN; SELECT set_config('app.tenant_id', '{tenant_id}', true)")
             yield tx
+            fail_points.reach(f"{role}.commit")
             await connection.execute("COMMIT")
         except BaseException:
             await self._roll_back(connection)
             raise
         finally:
             await _shielded(pool.release(connection, timeout=self.settings.command_seconds))
+        fail_points.reach(f"{role}.committed")
         tx._committed()
 
     async def _roll_back(self, connection: Any) -> None:

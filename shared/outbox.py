@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from shared.database import Tx
+from shared.errors import TooLargeError
 from shared.messages.base import Message, encode, subject_of
 from shared.telemetry import traceparent
 
@@ -22,14 +23,17 @@ SELECT *
     ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING"""
 
 
+MAX_BODY = 900_000  # bytes; NATS takes 1 MiB with headers, and what it refuses would block what follows
+
+
 async def add(tx: Tx, message: Message) -> None:
     """Tell `message` to the other services if, and only if, the transaction commits.
 
     Messages of one service are published in the order in which they were added. One whose id is in the outbox already is not added again:
-    the same fact bears the same id.
+    the same fact bears the same id. TooLargeError for one that no stream would take.
     """
     message = _traced(message)
-    await tx.execute(ADD, message.tenant_id, message.message_id, subject_of(message), encode(message))
+    await tx.execute(ADD, message.tenant_id, message.message_id, subject_of(message), _body(message))
     _wake(tx)
 
 
@@ -43,9 +47,18 @@ async def add_many(tx: Tx, messages: Iterable[Message]) -> None:
         [message.tenant_id for message in traced],
         [message.message_id for message in traced],
         [subject_of(message) for message in traced],
-        [encode(message) for message in traced],
+        [_body(message) for message in traced],
     )
     _wake(tx)
+
+
+def _body(message: Message) -> bytes:
+    body = encode(message)
+    if len(body) > MAX_BODY:
+        raise TooLargeError(
+            f"What is to be told to the other services takes {len(body)} bytes; at most {MAX_BODY} fit."
+        )
+    return body
 
 
 def _traced(message: Message) -> Message:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ import nats.js.errors
 import structlog
 from nats.js.api import StreamInfo
 
+from shared import fail_points
 from shared.database import Database
 from shared.errors import UnavailableError
 from shared.ids import new_id
@@ -34,6 +36,8 @@ from shared.telemetry import Metrics, describe
 IDLE_FROM, IDLE_TO = 0.05, 2.0  # seconds between two looks while nothing is added
 LOCK_SECONDS = 1.0  # between two attempts to take over
 RESET_CHUNK = 5_000
+AUDIT_SAMPLE = 50  # places whose message is looked at
+MEASURE_SECONDS = 2.0
 DUPLICATE_IN_BATCH = 10201
 
 LOCK = """
@@ -85,12 +89,15 @@ UPDATE outbox
    SET published_at = NULL, stream_seq = NULL
  WHERE stream_seq = ANY ($1::bigint[])"""
 
-PUBLISHED_BETWEEN = """
+LOWEST = """
+SELECT min(stream_seq)
+  FROM outbox
+ WHERE stream_seq IS NOT NULL"""
+
+AT_PLACES = """
 SELECT message_id, stream_seq
   FROM outbox
- WHERE stream_seq > $1
- ORDER BY stream_seq
- LIMIT $2"""
+ WHERE stream_seq = ANY ($1::bigint[])"""
 
 
 class Relay:
@@ -105,6 +112,8 @@ class Relay:
         self._repaired_generation = 0
         self._may_have_duplicates = False
         self._audit_at = 0.0
+        self._measure_at = 0.0
+        self._highest = 0  # the last place of the stream, as far as we know
         self.is_leader = False
         self.failing_since: float | None = None
         self._log = structlog.get_logger().bind(service=self._service)
@@ -142,8 +151,12 @@ class Relay:
         self.is_leader = True
         self._log.info("relay_leads")
         idle = IDLE_FROM
+        loop = asyncio.get_running_loop()
         while True:
             self._database.outbox_added.clear()
+            if loop.time() >= self._measure_at:
+                self._measure_at = loop.time() + MEASURE_SECONDS
+                await self.measure(connection)
             try:
                 busy = await self.round(connection)
             except (nats.errors.Error, nats.js.errors.Error, UnavailableError, TimeoutError) as error:
@@ -168,18 +181,18 @@ class Relay:
         """Repair if need be, publish one batch, and return whether there may be more."""
         await self._messaging.wait_connected()
         generation = self._messaging.generation
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time()
         if generation != self._repaired_generation:
             await self.repair(connection)
             self._repaired_generation = generation
-            self._audit_at = loop.time() + self._settings.audit_seconds
-        elif loop.time() >= self._audit_at:
-            self._audit_at = loop.time() + self._settings.audit_seconds
+            self._audit_at = now + self._settings.audit_seconds
+        elif now >= self._audit_at:
+            self._audit_at = now + self._settings.audit_seconds
             await self.audit(connection)
         rows = await connection.fetch(NEXT, self._settings.outbox_batch)
         if rows:
+            fail_points.reach("relay.picked")
             await self._publish(connection, rows)
-        await self._measure(connection, rows)
         return len(rows) == self._settings.outbox_batch
 
     # -- publishing --------------------------------------------------------------------------------------------------------
@@ -193,7 +206,8 @@ class Relay:
                 if refusal.err_code != DUPLICATE_IN_BATCH:
                     raise
         for row in rows:
-            await self._mark(connection, [row], await self._publish_one(row), "single")
+            place, way = await self._publish_one(row)
+            await self._mark(connection, [row], place, way)
         # Those that are there already come in a run; the next full batch tries to go through as one again.
         self._may_have_duplicates = False
 
@@ -214,33 +228,42 @@ class Relay:
         answer = await client.request(rows[-1]["subject"], rows[-1]["body"], timeout=API_SECONDS, headers=headers)
         return _place(answer.data)
 
-    async def _publish_one(self, row: asyncpg.Record) -> int:
+    async def _publish_one(self, row: asyncpg.Record) -> tuple[int, str]:
+        """Publish one message, unless the stream has it; return its place, and whether it was there."""
         js = self._messaging.js
         ack = await js.publish(row["subject"], row["body"], headers=_headers(row), timeout=API_SECONDS)
-        if not ack.duplicate or await self._holds(ack.seq, row["message_id"]):
-            return ack.seq
+        if not ack.duplicate:
+            return ack.seq, "single"
+        if await self._holds(ack.seq, row["message_id"]):
+            return ack.seq, "duplicate"
         # The server remembers the id of a message that it has lost; under another id it takes it.
         headers = {**_headers(row), "Nats-Msg-Id": f"{row['message_id']}/{new_id()}"}
-        return (await js.publish(row["subject"], row["body"], headers=headers, timeout=API_SECONDS)).seq
+        ack = await js.publish(row["subject"], row["body"], headers=headers, timeout=API_SECONDS)
+        return ack.seq, "single"
 
     async def _mark(self, connection: asyncpg.Connection, rows: list[asyncpg.Record], last: int, way: str) -> None:
+        fail_points.reach("relay.published")
         first = last - len(rows) + 1
+        if way != "duplicate":
+            if first <= self._highest:  # the stream has lost its tail since it was compared, and these took the places
+                lost = await self._unpublish_above(connection, first - 1)
+                self._may_have_duplicates = True
+                self._log.warning("stream_repaired", resent=lost, reason="the stream has gone back", last_seq=first - 1)
+            self._highest = last
         await connection.execute(
             MARK,
             [row["tenant_id"] for row in rows],
             [row["id"] for row in rows],
             list(range(first, last + 1)),
         )
+        fail_points.reach("relay.marked")
         self._metrics.outbox_published.labels(self._service, way).inc(len(rows))
 
-    async def _measure(self, connection: asyncpg.Connection, rows: list[asyncpg.Record]) -> None:
-        if len(rows) < self._settings.outbox_batch:
-            waiting, oldest = 0, 0.0
-        else:
-            [row] = await connection.fetch(WAITING)
-            waiting, oldest = row["waiting"], row["oldest_seconds"]
-        self._metrics.outbox_waiting.labels(self._service).set(waiting)
-        self._metrics.outbox_oldest_seconds.labels(self._service).set(oldest)
+    async def measure(self, connection: asyncpg.Connection) -> None:
+        """Tell how much waits, and for how long."""
+        [row] = await connection.fetch(WAITING)
+        self._metrics.outbox_waiting.labels(self._service).set(row["waiting"])
+        self._metrics.outbox_oldest_seconds.labels(self._service).set(row["oldest_seconds"])
 
     # -- repairing -----------------------------------------------------------------------------------------------------------
 
@@ -258,6 +281,7 @@ class Relay:
             reason = "the stream ends before what was published"
         if known != created:
             await connection.execute(REMEMBER_STREAM, created)
+        self._highest = info.state.last_seq
         if lost:
             self._may_have_duplicates = True
             self._metrics.outbox_repaired.labels(self._service).inc(lost)
@@ -296,36 +320,38 @@ class Relay:
                 return total
 
     async def audit(self, connection: asyncpg.Connection) -> int:
-        """Look for holes: places below the stream's end that hold nothing. What stood there is published again; return how many rows."""
-        info = await self._messaging.js.stream_info(stream_of(self._service))
-        state = info.state
-        expected = state.last_seq - state.first_seq + 1 if state.messages else 0
+        """Look for holes: places that hold nothing, or something else. What stood there is published again; return how many rows."""
+        state = await self._state()
+        missing = set(state.deleted or ()) | set((state.lost or _Lost()).msgs or ())
+        lowest = await connection.fetchval(LOWEST)
+        if lowest is not None and state.messages and lowest < state.first_seq:
+            missing |= set(range(lowest, state.first_seq))
+        first = lowest or 1
+        sample = [random.randint(first, state.last_seq) for _ in range(AUDIT_SAMPLE)] if first <= state.last_seq else []  # noqa: S311 - no secret
+        for row in await connection.fetch(AT_PLACES, sample):
+            if row["stream_seq"] not in missing and not await self._holds(row["stream_seq"], row["message_id"]):
+                self._log.error(
+                    "stream_holes_found", reason="a place holds another message", last_seq=row["stream_seq"]
+                )
+                self._repaired_generation = 0  # compare everything from the end
+                missing.add(row["stream_seq"])
         holes = 0
-        if state.messages < expected or (state.first_seq or 0) > 1:
-            holes = await self._refill(connection, state.first_seq or 0, state.last_seq)
+        places = sorted(missing)
+        for start in range(0, len(places), RESET_CHUNK):
+            tag = await connection.execute(UNPUBLISH_PLACES, places[start : start + RESET_CHUNK])
+            holes += int(tag.rpartition(" ")[2])
         if holes:
             self._may_have_duplicates = True
             self._metrics.outbox_repaired.labels(self._service).inc(holes)
             self._log.error("stream_holes_found", holes=holes)
         return holes
 
-    async def _refill(self, connection: asyncpg.Connection, first_seq: int, last_seq: int) -> int:
-        at, holes = 0, 0
-        while True:
-            rows = await connection.fetch(PUBLISHED_BETWEEN, at, 200)
-            if not rows:
-                return holes
-            missing = [
-                row["stream_seq"]
-                for row in rows
-                if row["stream_seq"] < first_seq
-                or row["stream_seq"] > last_seq
-                or not await self._holds(row["stream_seq"], row["message_id"])
-            ]
-            if missing:
-                await connection.execute(UNPUBLISH_PLACES, missing)
-                holes += len(missing)
-            at = rows[-1]["stream_seq"]
+    async def _state(self) -> _State:
+        """The stream's state with the places that are empty, which the client's own call does not ask for."""
+        answer = await self._messaging.client.request(
+            f"$JS.API.STREAM.INFO.{stream_of(self._service)}", b'{"deleted_details": true}', timeout=API_SECONDS
+        )
+        return msgspec.json.decode(answer.data, type=_Info).state
 
     def _failed(self) -> None:
         if self.failing_since is None:
@@ -343,6 +369,22 @@ def _headers(row: asyncpg.Record) -> dict[str, str]:
         "ce-source": f"/recourse/{producer}",
         "content-type": "application/json",
     }
+
+
+class _Lost(msgspec.Struct):
+    msgs: list[int] | None = None
+
+
+class _State(msgspec.Struct):
+    messages: int
+    first_seq: int
+    last_seq: int
+    deleted: list[int] | None = None
+    lost: _Lost | None = None
+
+
+class _Info(msgspec.Struct):
+    state: _State
 
 
 class _Ack(msgspec.Struct):
