@@ -63,7 +63,8 @@ def _spans(
             begins, stops = calendar.period_bounds(name)
             final = calendar.local(stops - ONE_DAY / 2).date()
             yield name, begins, _due(duty, calendar, begins, calendar.local(begins).date(), final)
-        day += timedelta(days=1 if kind == "week" else 15)
+        step = timedelta(days=1 if kind == "week" else 15)
+        day = min(day + step, last) if day < last else last + ONE_DAY  # a turn may begin on the very last days
 
 
 def _due(duty: DutyRule, calendar: Calendar, begins: datetime, first: date, last: date) -> datetime:

@@ -141,3 +141,16 @@ def test_a_series_goes_on_after_closing_only_where_the_policy_says_so() -> None:
     assert [(clock.rule, clock.state) for clock in standing.clocks if clock.state == "running"] == [
         ("visits", "running")
     ]
+
+
+def test_a_turn_that_begins_on_the_last_day_looked_at_is_owed() -> None:
+    case = a_case(
+        """
+duties:
+  - {id: statistics, every: month, proof: reported}
+""",
+        "duty",
+    )
+    case.begin_duties(NINE, datetime(2026, 4, 1, 2, tzinfo=UTC))
+    periods = [clock.data["period"] for clock in case.standing(datetime(2026, 4, 1, 2, tzinfo=UTC)).clocks]
+    assert periods == ["2026-03", "2026-04"]
