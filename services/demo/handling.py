@@ -75,16 +75,18 @@ class Staff:
         raise TimeoutError(f"{self._organisation.slug}: {len(lines)} of {expected} complaints were routed")
 
 
-async def advance(admin: Api, to: str) -> int:
-    """Move the sandbox's clock to an instant and return how many due instants were gone through."""
-    operation = await admin.post("/v1/sandbox/clock:advance", {"to": to}, key=f"demo-clock-{to}")
+async def advance(admin: Api, to: str | None = None, *, by: str | None = None) -> int:
+    """Move the sandbox's clock to an instant, or by an amount, and return how many due instants were gone through."""
+    wanted = {"to": to} if to is not None else {"by": by}
+    key = f"demo-clock-{to}" if to is not None else None
+    operation = await admin.post("/v1/sandbox/clock:advance", wanted, key=key)
     path = f"/v1/sandbox/clock/operations/{operation['operation_id']}"
     found = operation
     for _ in range(10):
         found = await admin.get(path, wait=20)
         if found["state"] == "done":
             return int(found["steps"])
-    raise TimeoutError(f"the clock has not come to {to}; waiting for {found['waiting_for']}")
+    raise TimeoutError(f"the clock has not come to {to or by}; waiting for {found['waiting_for']}")
 
 
 __all__ = ["RefusedError", "Staff", "advance"]

@@ -70,7 +70,14 @@ class OtherSide(Struct, kw_only=True):
     webhook: WebhookSink
 
 
-async def run(tell: Tell, *, faults: bool = False, data: Path | None = None, split: bool = True) -> Outcome:
+async def run(
+    tell: Tell,
+    *,
+    faults: bool = False,
+    data: Path | None = None,
+    split: bool = True,
+    organisations: tuple[Organisation, ...] = ORGANISATIONS,
+) -> Outcome:
     """Start everything, let it happen, and look at what came of it.
 
     Args:
@@ -104,7 +111,7 @@ async def run(tell: Tell, *, faults: bool = False, data: Path | None = None, spl
                 httpx.AsyncClient(base_url=stack.url, timeout=httpx.Timeout(30.0), limits=limits, trust_env=False)
             )
             demonstration = _Demonstration(stack, other_side, Api(http, stack.operator_key), tell, faults=faults)
-            return await demonstration.run(began)
+            return await demonstration.run(organisations, began)
     finally:
         if data is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -127,9 +134,9 @@ class _Demonstration:
         if not faults:
             self._struck.set()
 
-    async def run(self, began: float) -> Outcome:
-        self._tell("subscribing four tenants: rules, people, keys, sources, providers")
-        tenancies = await asyncio.gather(*(self._subscribe(organisation) for organisation in ORGANISATIONS))
+    async def run(self, organisations: tuple[Organisation, ...], began: float) -> Outcome:
+        self._tell(f"subscribing {len(organisations)} tenants: rules, people, keys, sources, providers")
+        tenancies = await asyncio.gather(*(self._subscribe(place, each) for place, each in enumerate(organisations)))
         self._tell("sending complaints by API, webhook, e-mail and tables, good ones and bad ones")
         await self._load(tenancies)
         sent = sum(tenancy.sender.journal.sent for tenancy in tenancies)
@@ -149,7 +156,7 @@ class _Demonstration:
 
     # -- subscribing --------------------------------------------------------------------------------------------------------
 
-    async def _subscribe(self, organisation: Organisation) -> Tenancy:
+    async def _subscribe(self, place: int, organisation: Organisation) -> Tenancy:
         body: dict[str, Any] = {
             "slug": organisation.slug,
             "name": organisation.name,
@@ -170,8 +177,9 @@ class _Demonstration:
         keys = {member.id: await self._key(admin, member) for member in organisation.staff}
         systems = await admin.post("/v1/credentials", {"role": "integration", "name": "Own systems"})
         await admin.until_known()
-        for place, member in enumerate(organisation.staff):
-            await admin.put(f"/v1/staff/{member.id}", _staff(organisation, member, place))
+        for number, member in enumerate(organisation.staff):
+            phone = f"+86139{place:02d}{number:06d}"
+            await admin.put(f"/v1/staff/{member.id}", _staff(organisation, member, phone))
         await self._providers(admin)
         await asyncio.gather(*(key.until_known() for key in keys.values()))
         monday = await _to_monday(admin)
@@ -308,14 +316,13 @@ def _from(tenancies: list[Tenancy], source: Any) -> int:
     return sum(tenancy.sender.journal.sent_from(source) for tenancy in tenancies)
 
 
-def _staff(organisation: Organisation, member: Member, place: int) -> dict[str, Any]:
-    tenant = ORGANISATIONS.index(organisation)
+def _staff(organisation: Organisation, member: Member, phone: str) -> dict[str, Any]:
     return {
         "name": member.name,
         "roles": list(member.roles),
         "unit": member.unit,
         "email": f"{member.id}@{organisation.slug}.example",
-        "phone": f"+86139{tenant:02d}{place:06d}",
+        "phone": phone,
         "language": organisation.language,
     }
 
