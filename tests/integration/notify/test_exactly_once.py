@@ -10,7 +10,6 @@ import pytest
 from services.notify import repository
 from services.notify.app import build
 from services.notify.channels import sms as sms_channel
-from services.notify.sending import Sender
 from services.notify.sinks import EmailSink, Fault, SmsSink
 from shared.service import Service
 from tests.integration.notify.world import EMAIL, PHONE, Tenant, World
@@ -215,20 +214,49 @@ async def test_certain_failures_of_a_mail_server(
     assert (found["state"], len(mail.to(EMAIL))) == (state, sent)
 
 
-async def test_whoever_has_been_overtaken_records_nothing(world: World, sms: SmsSink) -> None:
+async def test_whoever_is_overtaken_during_the_call_records_nothing(
+    world: World, sms: SmsSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await a_tenant(world, sms)
+    real = sms_channel.send
+    overtaken: list[str] = []
+
+    async def send(*args: Any) -> Any:
+        result = await real(*args)
+        if not overtaken:  # another replica claims it while the call is under way
+            overtaken.append(await world.root.execute("UPDATE delivery_queue SET fence = fence + 1"))
+        return result
+
+    monkeypatch.setattr(sms_channel, "send", send)
+    await world.tell(tenant.complaint().first_entry())
+    await until(lambda: _true(overtaken))
+    await world.service.runtime.parts["notify-sender"].finish(5)
+    (found,) = await tenant.deliveries()
+    assert (found["state"], await attempts(tenant, found)) == ("sending", [(None, "")])
+    await end_leases(world)
+    (found,) = await tenant.quiet()
+    assert (found["state"], await attempts(tenant, found)) == ("sent", [("accepted", "found_by_key")])
+    assert (sum(sms.calls.values()), sum(sms.lookups.values())) == (1, 1)
+
+
+async def test_a_claim_that_has_passed_to_another_sends_nothing(world: World, sms: SmsSink) -> None:
     tenant = await a_tenant(world, sms)
     world.directory.silent = True
     await world.tell(tenant.complaint().first_entry())
 
-    async def claimed() -> Any:
-        return await world.root.fetchrow("SELECT * FROM delivery_queue WHERE fence >= 1")
+    async def put_off() -> Any:
+        await world.root.execute("UPDATE delivery_queue SET wake_at = 'infinity' WHERE fence >= 1")
+        return await world.root.fetchrow(
+            "SELECT queue.* FROM delivery_queue AS queue JOIN delivery USING (tenant_id, delivery_id)"
+            " WHERE wake_at = 'infinity' AND reason = 'contact_unavailable'"
+        )
 
-    row = await until(claimed)
-    stale = repository.Claim(row["tenant_id"], row["delivery_id"], row["fence"] - 1)
+    row = await until(put_off)
     world.directory.silent = False
-    sender: Sender = world.service.runtime.parts["notify-sender"]
-    await sender.send(stale)
+    stale = repository.Claim(row["tenant_id"], row["delivery_id"], row["fence"] - 1)
+    await world.service.runtime.parts["notify-sender"].send(stale)
     assert sms.messages == {}
+    await end_leases(world)
     await tenant.quiet()
     assert len(sms.messages) == 1
 
