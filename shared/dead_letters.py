@@ -68,6 +68,11 @@ UPDATE dead_letter
    SET error_class = $3, error = $4, dead_at = clock_timestamp()
  WHERE tenant_id = $1 AND dead_letter_id = $2"""
 
+COUNT = """
+SELECT count(*)
+  FROM dead_letter
+ WHERE state = 'dead'"""
+
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message given up, without its body."""
@@ -121,6 +126,12 @@ async def show_letter(tx: Tx, dead_letter_id: UUID) -> DeadLetterView:
     except UnicodeDecodeError:
         body = bytes(row["body"]).hex()
     return DeadLetterView(letter=_letter(row), body=body)
+
+
+async def count_letters(tx: Tx) -> int:
+    """Return how many messages are given up and not resolved, of all tenants."""
+    count: int = await tx.fetchval(COUNT)
+    return count
 
 
 async def retry_letter(tx: Tx, dead_letter_id: UUID, by: str) -> None:

@@ -161,6 +161,7 @@ class Service:
         self.litestar = self._application()
         check_guarded(self.litestar)
         self.app: ASGIApp = Watch(_Gate(self.litestar), self.runtime.metrics)
+        self.dead_letters = 0  # given up and not looked at, as of a few seconds ago
         self._openapi: dict[str, Any] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
@@ -253,6 +254,13 @@ class Service:
             for each in self.consumers
             if each.problem is not None
         ]
+        if self.dead_letters:
+            notes.append(
+                Reason(
+                    f"{self.dead_letters} messages were given up.",
+                    "Look at them with `recourse dlq list`, then retry or discard them.",
+                )
+            )
         now = time.monotonic()
         notes += [
             Reason(f"Loop {each.name} has been failing for {now - each.failing_since:.0f} s.", "Its log says why.")
@@ -299,11 +307,18 @@ class Service:
         async def retry() -> float | None:
             return 0 if await dead_letters.retry_round(self.runtime.db, by_name) else None
 
+        async def count() -> float | None:
+            async with self.runtime.db.worker_tx(LIVE) as tx:
+                self.dead_letters = await dead_letters.count_letters(tx)
+            self.runtime.metrics.dead_letters_waiting.labels(self.spec.name).set(self.dead_letters)
+            return None
+
         async def prune() -> float | None:
             return 0.05 if await housekeeping.prune(self.runtime.db, self.runtime.metrics) else None
 
         return [
             Loop("dead-letters", retry, idle_seconds=1.0),
+            Loop("dead-letter-count", count, idle_seconds=15.0),
             Loop("housekeeping", prune, idle_seconds=housekeeping.REST_SECONDS),
         ]
 

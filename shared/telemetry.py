@@ -185,6 +185,7 @@ class Metrics:
             "consumer_backlog", "Messages not yet delivered to the consumer.", "consumer"
         )
         self.dead_letters = self.counter("dead_letters", "Messages given up.", "consumer", "reason")
+        self.dead_letters_waiting = self.gauge("dead_letters_waiting", "Messages given up and not resolved.")
         self.outbox_waiting = self.gauge("outbox_waiting", "Messages in the outbox that are not published.")
         self.outbox_oldest_seconds = self.gauge("outbox_oldest_seconds", "Age of the oldest of them.")
         self.outbox_published = self.counter("outbox_published", "Messages published.", "way")

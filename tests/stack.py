@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -79,11 +79,12 @@ class Stack:
         consumers: Callable[[Runtime[Any]], Sequence[Consumer]] = lambda _: (),
         routes: Sequence[Any] = (),
         loops: Callable[[Runtime[Any]], Sequence[Loop]] = lambda _: (),
+        environ: Mapping[str, str] | None = None,
         **changes: str,
     ) -> AsyncIterator[Service]:
         service = build(
             ServiceSpec(name=name, consumers=consumers, route_handlers=routes, loops=loops),
-            self.settings(name, **changes),
+            self.settings(name, **(environ or {}), **changes),
         )
         await service.start()
         self.running.append(service)
@@ -94,13 +95,13 @@ class Stack:
                 self.running.remove(service)
                 await service.stop()
 
-    def hearing(self, handler: Any = record, **changes: str) -> Any:
+    def hearing(self, handler: Any = record, environ: Mapping[str, str] | None = None, **changes: str) -> Any:
         """sla with one consumer of intake's requests."""
 
         def consumers(_: Runtime[Any]) -> list[Consumer]:
             return [Consumer("sla", "intake", handlers={EntryRequested: handler}, name="sla-on-entry")]
 
-        return self.service("sla", consumers, (), lambda _: (), **changes)
+        return self.service("sla", consumers, environ={**(environ or {}), **changes})
 
     async def tell(self, service: Service, *messages: Any) -> None:
         for tenant_id in dict.fromkeys(message.tenant_id for message in messages):
