@@ -231,7 +231,7 @@ class Consumer:
         loop = asyncio.get_running_loop()
         try:
             while generation == messaging.generation and not self._stopping:
-                self._turn.clear()
+                self._turn.clear()  # an end of the request, room again, or the stop sets it
                 room = BACKLOG - len(self._in_hand)
                 if self._gone:
                     raise nats.js.errors.NotFoundError(description="the consumer is gone")
@@ -251,7 +251,7 @@ class Consumer:
                         reply=inbox,
                     )
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._turn.wait(), 1.0)
+                    await asyncio.wait_for(self._turn.wait(), HEARTBEAT_SECONDS)
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
@@ -320,9 +320,8 @@ class Consumer:
         while True:
             group = [] if self._stopping else take()
             if not group:
-                self._arrived.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), 0.5)
+                self._arrived.clear()  # nothing happens between the look and this, so no arrival goes unnoticed
+                await self._arrived.wait()
                 continue
             self._at_work += 1
             try:

@@ -5,7 +5,7 @@ The operator's routes under /v1/ops/<service>/dead-letters, and the loop that re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -181,8 +181,8 @@ async def retry_round(database: Database, consumers: Mapping[str, Consumer]) -> 
                 await tx.execute(DONE, row["tenant_id"], row["dead_letter_id"])
 
 
-def routes(service: str, database: Database) -> Sequence[HTTPRouteHandler]:
-    """The operator's routes of one service."""
+def routes(service: str, database: Database, wake: Callable[[], None]) -> Sequence[HTTPRouteHandler]:
+    """The operator's routes of one service; `wake` starts a round of retries."""
     base = f"/v1/ops/{service}/dead-letters"
 
     @get(base, guards=[requires("operator")], operation_id=f"list_{service}_dead_letters")
@@ -215,6 +215,7 @@ def routes(service: str, database: Database) -> Sequence[HTTPRouteHandler]:
         """Have it applied again, soon."""
         async with database.worker_tx(LIVE) as tx:
             await retry_letter(tx, dead_letter_id, caller.actor_id)
+            tx.after_commit(wake)
         return Retried(count=1)
 
     @post(base + "/retry", guards=[requires("operator")], status_code=202, operation_id=f"retry_{service}_dead_letters")
@@ -225,6 +226,7 @@ def routes(service: str, database: Database) -> Sequence[HTTPRouteHandler]:
         """Have all that are dead applied again, or those of one tenant."""
         async with database.worker_tx(LIVE) as tx:
             tag = await tx.execute(RETRY_ALL, caller.actor_id, tenant_id)
+            tx.after_commit(wake)
         return Retried(count=int(tag.rpartition(" ")[2]))
 
     @post(

@@ -21,13 +21,11 @@ from shared.errors import ConflictError, InvalidError, MalformedError
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
-LOCK = """
-SELECT pg_try_advisory_xact_lock(hashtextextended($1::text || ' ' || $2, 0))"""
-
-FIND = """
-SELECT request_sha256, status, headers, body
-  FROM idempotency_key
- WHERE tenant_id = $1 AND key = $2"""
+# One round trip. The look is older than the lock by a moment: an answer stored in between makes STORE fail, and the client come again.
+LOCK_AND_FIND = """
+SELECT pg_try_advisory_xact_lock(hashtextextended($1::uuid || ' ' || $2::text, 0)) AS locked, request_sha256, status, headers, body
+  FROM (VALUES (1)) AS one
+  LEFT JOIN idempotency_key ON tenant_id = $1 AND key = $2"""
 
 STORE = """
 INSERT INTO idempotency_key (tenant_id, key, request_sha256, status, headers, body)
@@ -102,13 +100,13 @@ async def stored_once(
     headers: dict[str, str] | None = None,
 ) -> Response[bytes]:
     """As `once`, for keys that come from elsewhere, such as a webhook's id."""
-    if not await tx.fetchval(LOCK, str(tx.tenant_id), key):
-        raise InProgressError(retry_after_seconds=1)
-    stored = await tx.fetchrow(FIND, tx.tenant_id, key)
-    if stored is not None:
+    [stored] = await tx.fetch(LOCK_AND_FIND, tx.tenant_id, key)
+    if stored["status"] is not None:
         if stored["request_sha256"] != sha256:
             raise KeyReusedError("Use a fresh key for a new request; a retry repeats the request unchanged.")
         return _response(stored["status"], stored["body"], {**stored["headers"], "Idempotent-Replayed": "true"})
+    if not stored["locked"]:
+        raise InProgressError(retry_after_seconds=1)
     body = msgspec.json.encode(await act())
     try:
         await tx.execute(STORE, tx.tenant_id, key, sha256, status, headers or {}, body)

@@ -317,7 +317,9 @@ class Service:
             return 0.05 if await housekeeping.prune(self.runtime.db, self.runtime.metrics) else None
 
         return [
-            Loop("dead-letters", retry, idle_seconds=1.0),
+            Loop(
+                "dead-letters", retry, idle_seconds=5.0
+            ),  # woken by a request here; another replica's is found by looking
             Loop("dead-letter-count", count, idle_seconds=15.0),
             Loop("housekeeping", prune, idle_seconds=housekeeping.REST_SECONDS),
         ]
@@ -329,7 +331,7 @@ class Service:
         return Litestar(
             route_handlers=[
                 *self.spec.route_handlers,
-                *dead_letters.routes(self.spec.name, self.runtime.db),
+                *dead_letters.routes(self.spec.name, self.runtime.db, lambda: self.runtime.wake("dead-letters")),
                 *self._watching_routes(),
             ],
             dependencies={
