@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from services.demo.organisations import DEALER, HOSPITAL, SCHOOL
+from services.demo.organisations import DEALER, SCHOOL
 from services.demo.report import text
 from services.demo.running import run
 
@@ -18,14 +18,14 @@ def quiet(_: str) -> None:
 
 @pytest.mark.timeout(240)
 async def test_what_is_promised_is_kept_and_told() -> None:
-    outcome = await run(quiet, split=False, organisations=(HOSPITAL, DEALER, SCHOOL))
+    outcome = await run(quiet, split=False, organisations=(DEALER, SCHOOL))
     report = outcome.report
     assert outcome.findings == []
     assert report.ok
     assert report.audit == msgspec.structs.replace(report.audit, lost=0, duplicated=0)
-    assert report.audit.checks > 300
+    assert report.audit.checks > 200
     assert report.sent == report.stored + sum(report.refused.values())
-    assert [tenant.stored for tenant in report.tenants] == [13, 13, 13]
+    assert [tenant.stored for tenant in report.tenants] == [13, 13]
     assert set(report.refused) == {
         "bad-encoding",
         "idempotency-key-reused",
@@ -35,8 +35,8 @@ async def test_what_is_promised_is_kept_and_told() -> None:
         "smtp-automatic",
         "unauthorized",
     }
-    hospital, dealer, school = report.tenants
-    assert min(hospital.late, hospital.escalated, dealer.late, school.late, school.escalated) >= 1
+    dealer, school = report.tenants
+    assert min(dealer.late, school.late, school.escalated) >= 1
     assert all(fine.explanation for tenant in report.tenants for fine in tenant.fines)
     assert {fine.clause for fine in school.fines} == {"R18.19", "R18.20", "R18.21"}
     assert {(fine.clause, fine.amount_minor) for fine in dealer.fines} == {("R38.35", 5000)}
