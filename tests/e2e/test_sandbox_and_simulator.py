@@ -85,13 +85,11 @@ async def test_live_results_equal_the_simulators(world: World) -> None:
 
     names = ("clause", "due_at", "state", "stopped_at")
     assert keyed(clocks["clocks"], *names) == keyed(told["clocks"], *names)
-    names = ("clause", "party", "kind", "sanction", "number")
-    assert keyed(penalties["penalties"], *names) == keyed(told["penalties"], *names)
+    decided = ("clause", "party", "kind", "sanction", "number")
+    assert keyed(penalties["penalties"], *decided) == keyed(told["penalties"], *decided)
     amounts = sorted(one["amount_minor"] for one in penalties["penalties"] if one["amount_minor"])
-    assert amounts == [
-        150_00,
-        500_00,
-    ]  # the higher of fine and share of the refund; the head pays for the first dispute
+    # The higher of fine and share of the refund; the head pays for the first dispute.
+    assert amounts == [150_00, 500_00]
     assert sorted(one["amount_cny"] for one in told["penalties"] if "amount_cny" in one) == ["150.00", "500.00"]
     effects = [one["effect"] for one in announced["announcements"] if one["withdrawn_at"] is None]
     assert keyed(effects, "clause", "kind", "at", "to") == keyed(told["effects"], "clause", "kind", "at", "to")
