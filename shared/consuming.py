@@ -454,7 +454,9 @@ class Consumer:
         message = delivery.message
         assert message is not None
         with (
-            continued_trace(message.traceparent),
+            continued_trace(
+                message.traceparent, f"{self.name} {type(message).__name__}", service=self.service, kind="consumer"
+            ),
             structlog.contextvars.bound_contextvars(
                 service=self.service, tenant_id=str(message.tenant_id), message_id=str(message.message_id)
             ),

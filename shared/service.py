@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -39,6 +39,10 @@ from shared.relay import Relay
 from shared.settings import ServiceSettings
 from shared.telemetry import Metrics, Watch, continued_trace, describe
 from shared.time_source import DatabaseTime, TimeSource
+from shared.tracing import start_tracing, stop_tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 S = TypeVar("S", bound=ServiceSettings)
 VERSION = "0.1.0"
@@ -161,6 +165,7 @@ class Service:
         self.litestar = self._application()
         check_guarded(self.litestar)
         self.app: ASGIApp = Watch(_Gate(self.litestar), self.runtime.metrics)
+        self._traces: TracerProvider | None = None
         self.dead_letters = 0  # given up and not looked at, as of a few seconds ago
         self._openapi: dict[str, Any] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -175,6 +180,8 @@ class Service:
         Raises StartError when the database is unsafe, newer or not migrated, or does not answer within `start_seconds`.
         """
         with structlog.contextvars.bound_contextvars(service=self.spec.name):
+            if self.settings.otlp_endpoint is not None:
+                self._traces = start_tracing(self.spec.name, self.settings.otlp_endpoint, self.settings.trace_share)
             await self._open_database()
             if self.spec.on_start is not None:
                 await self.spec.on_start(self.runtime)
@@ -206,6 +213,9 @@ class Service:
                 await self.spec.on_stop(self.runtime)
             await self.runtime.nats.close()
             await self.runtime.db.close()
+            if self._traces is not None:
+                stop_tracing(self.spec.name)
+                await asyncio.to_thread(self._traces.shutdown)
             structlog.get_logger().info("service_stopped")
 
     def openapi(self) -> dict[str, Any]:

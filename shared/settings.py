@@ -58,6 +58,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_retention_days: int = 7
     dead_letter_retention_days: int = 90
     audit_seconds: float = 3600.0  # between two looks for holes in the stream
+    otlp_endpoint: str | None = None  # http://host:4318: where OpenTelemetry spans go; none: nowhere
+    trace_share: float = 1.0  # of the traces that begin here, how many are exported
     egress_allow: tuple[str, ...] = ()  # host:port, comma-separated; the port may be *: addresses that would be refused
 
 

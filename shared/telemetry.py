@@ -4,15 +4,12 @@ by being passed along.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator, MutableMapping
-from contextvars import ContextVar
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +20,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from shared.errors import DomainError, NotYetError
+from shared.tracing import continued_trace, trace_id, traceparent
 
 _FIELDS: set[str] = {
     "event", "level", "timestamp", "logger", "service", "tenant_id", "complaint_id", "case_id", "message_id",
@@ -35,8 +33,19 @@ _FIELDS: set[str] = {
     "addressed", "row", "rows", "line"
 }  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_context: ContextVar[str | None] = ContextVar("traceparent", default=None)
+
+__all__ = [
+    "Metrics",
+    "Watch",
+    "allow",
+    "configure",
+    "continued_trace",
+    "describe",
+    "error_text",
+    "trace_id",
+    "traceparent",
+    "without_values",
+]
 
 log = structlog.get_logger()
 
@@ -140,32 +149,6 @@ def _module(filename: str) -> str:
     return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name
 
 
-# -- trace context ---------------------------------------------------------------------------------------------------
-
-
-def traceparent() -> str | None:
-    """Return the current trace context in the form of W3C Trace Context, or None outside any."""
-    return _context.get()
-
-
-@contextlib.contextmanager
-def continued_trace(value: str | None) -> Iterator[str]:
-    """Continue the trace `value`, or begin one, for the block: the trace id stays, the span id is new."""
-    match = _TRACEPARENT.fullmatch(value) if value else None
-    trace_id = match[1] if match and match[1] != "0" * 32 else os.urandom(16).hex()
-    current = f"00-{trace_id}-{os.urandom(8).hex()}-{match[3] if match else '01'}"
-    token = _context.set(current)
-    try:
-        yield current
-    finally:
-        _context.reset(token)
-
-
-def trace_id() -> str | None:
-    current = _context.get()
-    return current[3:35] if current else None
-
-
 # -- metrics ---------------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +211,9 @@ class Watch:
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
         began = time.perf_counter()
         status = 500
-        with continued_trace(incoming) as trace:
+        with continued_trace(
+            incoming, f"{scope.get('method')} request", service=self._metrics.service, kind="server"
+        ) as trace:
 
             async def told(message: Message) -> None:
                 nonlocal status
