@@ -57,7 +57,7 @@ class Impact(msgspec.Struct, frozen=True, kw_only=True):
 
 class BadDraftError(InvalidError):
     slug = "policy-invalid"
-    title = "The policy cannot be published as it is."
+    title = "The policy cannot work as it is written."
 
 
 @post(
