@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Self
 
 import msgspec
@@ -78,6 +79,7 @@ class Money(msgspec.Struct, frozen=True, order=False):
         return f"{format_minor(self.minor, self.currency)} {self.currency}"
 
 
+@lru_cache(maxsize=256)
 def exponent(currency: str) -> int:
     """Return how many decimals the currency has: 2 for CNY, 0 for JPY, 3 for KWD."""
     if not _CODE.fullmatch(currency):

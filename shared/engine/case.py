@@ -44,6 +44,7 @@ from shared.engine.rules import (
     Expr,
     GateRule,
     Handlers,
+    Inputs,
     PenaltyRule,
     RouteRule,
     Rule,
@@ -60,6 +61,21 @@ from shared.policy.cel.problems import EvaluationError
 
 CLASS_PARTS = ("kind", "category", "severity", "priority", "respondent")
 CLASS_NAMES = {"respondent": "respondent_name"}
+COMPLAINT_PARTS = (
+    *CLASS_PARTS[:4],
+    "channel",
+    "anonymous",
+    "received_at",
+    "complainant",
+    "respondent",
+    "respondent_name",
+    "handler",
+    "outcome",
+    "state",
+    "number",
+    "accepted",
+    "decline_reason",
+)
 STATE_OF_KIND = {
     "accepted": "accepted",
     "declined": "declined",
@@ -76,6 +92,8 @@ ENDS = frozenset({"declined", "withdrawn", "merged"})
 
 MOST_DERIVED = 500
 """How many events one event may set off; the linter refuses rules that create their own trigger, this is the net below it."""
+
+NOTHING_SAID: Mapping[str, Any] = dict.fromkeys(COMPLAINT_PARTS)
 
 Counter = Callable[[SubjectRule, str, int, datetime], CountStamp | None]
 _NONE = Handlers()
@@ -110,6 +128,27 @@ class Context:
         self.count = count
         self.penalty = penalty
         self.liability = liability
+
+
+class Watch:
+    """Tells whether what some rules read of the case has changed since they were last looked at."""
+
+    __slots__ = ("complaint", "fields", "inputs")
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.complaint: Any = None
+        self.fields: Any = None  # as long as the fields are the same, so is their mapping
+
+    def sees_change(self, scope: Scope) -> bool:
+        inputs = self.inputs
+        if inputs.always:
+            return True
+        complaint = None if inputs.complaint is None else inputs.complaint(scope.complaint)
+        if self.fields is scope.fields and self.complaint == complaint:
+            return False
+        self.complaint, self.fields = complaint, scope.fields
+        return True
 
 
 class Later:
@@ -161,6 +200,7 @@ class Case:
         self.counted_here: set[tuple[str, str]] = set()
         self.problems: list[Problem] = []
         self.seen_entries: list[dict[str, Any]] = []
+        self.last_at: dict[str, datetime] = {}  # when each trigger of an entry came last
         self.last_start: dict[str, Context] = {}  # of clocks with `while`: the latest start
         self.waiting: list[Later] = []
         self.heap: list[tuple[datetime, int, str, Any, int]] = []
@@ -173,8 +213,23 @@ class Case:
         self.first_contact: str | None = None
         self.current: Entry | None = None
         self._calendar: Calendar | None = None
-        self.scope.complaint = {"state": self.state, "outcome": None, "accepted": None}
-        self.scope.collected = {name: [] for name in self.policy.list_keys}
+        self.kept = self.policy.kept
+        if len(policies) > 1:  # what a later version reads is kept from the beginning
+            for version in policies.values():
+                self.kept |= version.kept
+        self.scope.complaint = {**NOTHING_SAID, "state": self.state}
+        self.scope.collected = {name: [] for name in self.kept.collected}
+        self._watch()
+
+    def _watch(self) -> None:
+        """Look at the rules of this policy for the first time."""
+        self.class_watch = Watch(self.policy.class_inputs)
+        self.while_watch = Watch(self.policy.while_inputs)
+        self.acceptance_watch = Watch(self.policy.acceptance_inputs)
+        self.shown_class = self._class()
+        self.restated = True  # a part of the class was stated and the rules have not been asked since
+        self.unsettled = True  # a clock with `while` was started and not looked at since
+        self.judged: AcceptanceRule | None = None  # the rule of acceptance that applies
 
     # -- looking at values -------------------------------------------------------------------------------------------------------------
 
@@ -238,15 +293,15 @@ class Case:
             self.current = None
             return
         self._look_at(entry)
-        before = self._class()
-        self._note(entry)
-        context = Context(entry.at, entry.data, str(entry.seq), entry=entry)
         keys = _keys(entry)
+        self._note(entry, keys)
+        context = Context(entry.at, entry.data, str(entry.seq), entry=entry)
         if self.case_kind == "complaint" and entry.kind == "received" and self.policy.accept_at_receipt:
             if self.policy.accept_when is None or self.policy.accept_when(self.scope) is True:
                 self.acceptance = AcceptanceView(accepted=True, at=entry.at)
                 self.scope.complaint["accepted"] = True
-        self._classify(keys, context, before)
+        if self.policy.classifies:
+            self._classify(keys, context)
         self._accept(entry, keys, context)
         self._handle(keys, context)
         if entry.kind == "counted":
@@ -351,7 +406,7 @@ class Case:
         scope.clock_run = scope.count = scope.penalty = None
         self._actor(entry.by)
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: Entry, keys: tuple[str, ...]) -> None:
         """Take over what the entry states, and remember it."""
         scope, data = self.scope, entry.data
         complaint = scope.complaint
@@ -368,6 +423,7 @@ class Case:
             complaint["handler"] = dict(data.get("handler") or {})
             complaint["number"] = data.get("number")
             scope.fields = dict(data.get("fields") or {})
+            self.restated = True
             self.first_contact = scope.fields.get("first_receiver") or entry.by.id
         elif entry.kind != "step":
             parts = ("category", "severity", "priority")
@@ -375,57 +431,79 @@ class Case:
                 if data.get(part) is not None:
                     self.stated[part] = complaint[part] = data[part]
                     self.class_clauses.pop(part, None)  # no rule set it any more
+                    self.restated = True
             if data.get("outcome") is not None:
                 complaint["outcome"] = data["outcome"]
             if entry.kind == "assigned":
-                handler = complaint["handler"] if complaint.get("handler") is not None else {}
-                complaint["handler"] = handler
-                for part in ("staff", "unit"):
-                    if data.get(part) is not None:
-                        handler[part] = data[part]
+                named = {part: data[part] for part in ("staff", "unit") if data.get(part) is not None}
+                complaint["handler"] = {**(complaint["handler"] or {}), **named}
             if entry.kind == "withdrawn":
                 complaint["outcome"] = "withdrawn"
             if entry.kind == "corrected" and data.get("respondent_of"):
                 complaint["respondent"] = dict(data["respondent_of"])
         if isinstance(data.get("fields"), dict) and entry.kind != "received":
-            scope.fields.update(data["fields"])
-        record = {
-            "kind": entry.kind,
-            "at": entry.at,
-            "by": entry.by.id,
-            "roles": list(dict.fromkeys((*entry.by.roles, *([entry.by.unit] if entry.by.unit else [])))),
-            "data": data,
-        }
-        for key in _keys(entry):
+            scope.fields = {**scope.fields, **data["fields"]}
+        kept = self.kept
+        for key in keys:
             scope.seen[key] = scope.seen.get(key, 0) + 1
-            scope.last[key] = {**record, "trigger": key}
-        if self.policy.uses_entries:
-            self.seen_entries.append({**record, "trigger": _keys(entry)[-1]})
-        for name, value in data.items():
+            self.last_at[key] = entry.at
+            if kept.last is None or key in kept.last:
+                scope.last[key] = _record(entry, key)
+        if kept.entries:
+            self.seen_entries.append(_record(entry, keys[-1]))
+        for name in kept.collected:
+            value = data.get(name)
             if value.__class__ is list and name != "next_dates":
-                known = scope.collected.setdefault(name, [])
+                known = scope.collected[name]
                 known.extend(one for one in value if isinstance(one, str) and one not in known)
-            elif value.__class__ is str and name in self.policy.list_keys:  # one name is a list of one
-                known = scope.collected.setdefault(name, [])
-                if value not in known:
-                    known.append(value)
+            elif value.__class__ is str and value not in scope.collected[name]:  # one name is a list of one
+                scope.collected[name].append(value)
 
     def _class(self) -> dict[str, Any]:
-        return {part: self.scope.complaint.get(CLASS_NAMES.get(part, part)) for part in CLASS_PARTS}
+        return {part: self.scope.complaint[CLASS_NAMES.get(part, part)] for part in CLASS_PARTS}
 
-    def _classify(self, keys: tuple[str, ...], context: Context, former: Mapping[str, Any]) -> None:
+    def _classify(self, keys: tuple[str, ...], context: Context) -> None:
         """Set the class anew: rules with `override` before what was stated, what was stated before the other rules."""
         policy, complaint = self.policy, self.scope.complaint
-        handlers = [policy.on.get(key, _NONE) for key in keys]
-        if not (
-            policy.classes
-            or any(one.classes for one in handlers)
-            or any(f"class:{part}" in policy.on for part in CLASS_PARTS)
-        ):
+        handlers = [one for key in keys if (one := policy.on.get(key)) is not None and one.classes]
+        if not (self.class_watch.sees_change(self.scope) or self.restated or handlers):
             return
+        self.restated = False
+        former = self.shown_class
+        chosen = self._chosen()
+        for one in handlers:
+            for condition, rule in one.classes:
+                if self.holds(condition, rule) and self.holds(rule.when, rule):
+                    for part, value in rule.set:
+                        found = self.value(value, rule)
+                        chosen[part] = (found, rule.clause)
+                        self.stated[part] = found
+                        self.class_clauses[part] = rule.clause
+                        self.restated = True
+        for part in CLASS_PARTS:
+            name = CLASS_NAMES.get(part, part)
+            if part in chosen:
+                complaint[name], self.class_clauses[part] = chosen[part]
+            elif part in self.stated:
+                complaint[name] = self.stated[part]
+            else:
+                complaint[name] = None
+                self.class_clauses.pop(part, None)
+        self.shown_class = self._class()
+        entry = context.entry
+        for part, shown in self.shown_class.items():
+            if (
+                shown != former[part]
+                or (shown and entry is not None and entry.kind == "received")
+                or (entry is not None and entry.kind == "classified" and entry.data.get(part) is not None)
+            ):
+                self._trigger(f"class:{part}", context)
+
+    def _chosen(self) -> dict[str, tuple[Any, Clause]]:
+        """What the rules without a trigger set, and by which clause."""
         chosen: dict[str, tuple[Any, Clause]] = {}
         forced: set[str] = set()
-        for rule in policy.classes:
+        for rule in self.policy.classes:
             wanted = [
                 (part, value)
                 for part, value in rule.set
@@ -438,36 +516,7 @@ class Case:
                 chosen[part] = (self.value(value, rule), rule.clause)
                 if rule.override:
                     forced.add(part)
-        for one in handlers:
-            for condition, rule in one.classes:
-                if self.holds(condition, rule) and self.holds(rule.when, rule):
-                    for part, value in rule.set:
-                        found = self.value(value, rule)
-                        chosen[part] = (found, rule.clause)
-                        self.stated[part] = found
-                        self.class_clauses[part] = rule.clause
-        changed = []
-        for part in CLASS_PARTS:
-            name = CLASS_NAMES.get(part, part)
-            if part in chosen:
-                complaint[name], self.class_clauses[part] = chosen[part]
-            elif part in self.stated:
-                complaint[name] = self.stated[part]
-            elif part != "respondent" or name in complaint:
-                complaint[name] = None
-                self.class_clauses.pop(part, None)
-            if (
-                complaint.get(name) != former[part]
-                or (context.entry is not None and context.entry.kind == "received" and complaint.get(name))
-                or (
-                    context.entry is not None
-                    and context.entry.kind == "classified"
-                    and context.entry.data.get(part) is not None
-                )
-            ):
-                changed.append(part)
-        for part in changed:
-            self._trigger(f"class:{part}", context)
+        return chosen
 
     def _accept(self, entry: Entry, keys: tuple[str, ...], context: Context) -> None:
         before = self.acceptance
@@ -486,7 +535,9 @@ class Case:
                     self.decided_by_person = True
                     break
         if not self.decided_by_person:
-            standing = next((rule for rule in self.policy.acceptance if self.holds(rule.when, rule)), None)
+            if self.acceptance_watch.sees_change(self.scope):
+                self.judged = next((rule for rule in self.policy.acceptance if self.holds(rule.when, rule)), None)
+            standing = self.judged
             if standing is not None:
                 if (
                     self.acceptance is None
@@ -529,7 +580,9 @@ class Case:
                 for condition, clock in handlers.starts:
                     if condition is None or self.holds(condition, clock):
                         self._start(clock, context)
-        if context.entry is not None or any(key.startswith(("class:", "state:", "decision:")) for key in keys):
+        if self.policy.whiles and (
+            context.entry is not None or any(key.startswith(("class:", "state:", "decision:")) for key in keys)
+        ):
             self._reconsider(context)
         for handlers in found:
             for condition, route in handlers.routes:
@@ -632,12 +685,15 @@ class Case:
     def _start(self, rule: ClockRule, context: Context) -> None:
         if rule.while_ is not None:
             self.last_start[rule.id] = context
+            self.unsettled = True
             if not self.holds(rule.while_, rule):
                 return
         if self.holds(rule.when, rule):
             self._begin(rule, context)
 
     def _begin(self, rule: ClockRule, context: Context, anchor: datetime | None = None) -> None:
+        if rule.while_ is not None:
+            self.unsettled = True
         active = [run for run in self.runs.get(rule.id, ()) if run.active]
         if active and rule.again == "ignore":
             return
@@ -774,16 +830,21 @@ class Case:
 
     def _reconsider(self, context: Context) -> None:
         """Clocks that depend on the class: out when it no longer fits, in when it does now."""
+        if not (self.while_watch.sees_change(self.scope) or self.unsettled):
+            return
+        self.unsettled = False
         for rule in self.policy.whiles:
             start = self.last_start.get(rule.id)
             if start is None:
                 continue
-            active = [run for run in self.runs.get(rule.id, ()) if run.active]
-            fits = self.holds(rule.while_, rule)
-            if active and not fits:
-                for run in active:
-                    self._supersede(run, context.at)
-            elif fits and not self.runs.get(rule.id) and start is not context and not self._ended(rule, start):
+            if not self.holds(rule.while_, rule):
+                for run in self.runs.get(rule.id, ()):
+                    if run.active:
+                        self._supersede(run, context.at)
+            elif not self.runs.get(rule.id):
+                self.unsettled = True  # it may start yet
+                if start is context or self._ended(rule, start):
+                    continue
                 moved = Context(context.at, start.data, context.ref, entry=context.entry)
                 self._enter(moved)
                 if self.holds(rule.when, rule):
@@ -796,10 +857,10 @@ class Case:
         """Whether the step that the clock waits for was already done after its start."""
         ends = self.policy.stop_triggers.get(rule.id, ())
         return any(
-            self.scope.last[key]["at"] >= start.at
-            and not (self.current is not None and self.scope.last[key]["at"] == self.current.at)
+            (at := self.last_at.get(key)) is not None
+            and at >= start.at
+            and not (self.current is not None and at == self.current.at)
             for key in ends
-            if key in self.scope.last
         )
 
     def _route(self, rule: RouteRule, context: Context) -> None:
@@ -930,7 +991,7 @@ class Case:
         record = count_record(rule.id, stamp)
         self.counts[rule.id] = record
         if self.policy.classes:  # a rule may classify by the count
-            self._classify((), Context(context.at, context.data, context.ref), self._class())
+            self._classify((), Context(context.at, context.data, context.ref))
         before = self.scope.count
         self.scope.count = record
         data = {name: self.value(value, rule) for name, value in rule.data}
@@ -1094,6 +1155,7 @@ class Case:
         policy = self.policies[version]
         self.policy = policy
         self.scope.settings = policy.settings
+        self._watch()
         for name, runs in self.runs.items():
             rule = policy.clocks.get(name)
             for run in runs:
@@ -1270,12 +1332,23 @@ class Case:
             return Refusal(
                 rule="penalties", clause=None, reason="no_such_penalty", detail="nothing is imposed under this clause"
             )
+        if entry.kind == "penalty_appealed" and all(self._too_late_to_appeal(one, entry.at) for one in mine):
+            return Refusal(rule=mine[0].rule.id, clause=mine[0].rule.appeal_clause, reason="too_late")
         actor = {entry.by.id, entry.by.unit, *entry.by.roles}
         if entry.kind == "penalty_appeal_decided":
             for one in mine:
                 if one.rule.appeal_by and not actor & set(one.rule.appeal_by):
                     return Refusal(rule=one.rule.id, clause=one.rule.appeal_clause, reason="beyond_authority")
         return None
+
+    def _too_late_to_appeal(self, liability: Liability, at: datetime) -> bool:
+        """Whether the time for an appeal has passed: it runs from the decision, or from when the penalty came about."""
+        within = liability.rule.appeal_within
+        if within is None:
+            return False
+        since = liability.at if liability.decision is None else liability.decision.at
+        calendar = self.calendars.at(self.policy.calendar_name, since, since)
+        return at > calendar.due(since, within, self.policy.counting)
 
     def classified(self) -> ClassView:
         """The class, and for each part the clause of the rule that set it, else that of the word itself."""
@@ -1369,6 +1442,20 @@ def _keys(entry: Entry) -> tuple[str, ...]:
     """The triggers that an entry is: its kind, and its kind with the step it is about."""
     step = entry.data.get("step")
     return (entry.kind,) if step is None else (entry.kind, f"{entry.kind}:{step}")
+
+
+def _record(entry: Entry, key: str) -> dict[str, Any]:
+    """An entry as `last` and `entries` show it."""
+    by = entry.by
+    roles = (*by.roles, by.unit) if by.unit else by.roles
+    return {
+        "trigger": key,
+        "kind": entry.kind,
+        "at": entry.at,
+        "by": by.id,
+        "roles": list(dict.fromkeys(roles)),
+        "data": entry.data,
+    }
 
 
 def _run_ref(run: Run) -> str:

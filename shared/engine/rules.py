@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from shared.engine.amounts import Amount
 from shared.engine.calendar import Counting
 
@@ -185,6 +187,7 @@ class PenaltyRule(Rule):
     because: str | None
     appeal_clause: Clause
     appeal_by: tuple[str, ...]
+    appeal_within: Amount | None  # from when it was imposed, or decided; None: without limit
     by_decision: bool  # a penalty_decided entry is enough
 
     @property
@@ -247,6 +250,25 @@ class Handlers:
     gates: list[tuple[Expr | None, GateRule]] = field(default_factory=list)
 
 
+class Inputs(Struct, frozen=True):
+    """What some rules read of the case, so that they are looked at again only when it has changed."""
+
+    complaint: Callable[[Mapping[str, Any]], Any] | None = None  # the parts of the complaint that they read, together
+    always: bool = False  # they read more than the complaint, its fields and the settings
+
+
+class Kept(Struct, frozen=True):
+    """What of the entries is kept because some expression reads it."""
+
+    entries: bool = False  # all of them, for `entries`
+    last: frozenset[str] | None = frozenset()  # the triggers of `last`; None: any
+    collected: tuple[str, ...] = ()  # the data keys of `collected`
+
+    def __or__(self, other: Kept) -> Kept:
+        last = None if self.last is None or other.last is None else self.last | other.last
+        return Kept(self.entries or other.entries, last, tuple(dict.fromkeys((*self.collected, *other.collected))))
+
+
 @dataclass(slots=True)
 class CompiledPolicy:
     """One version of one tenant's policy, immutable once made."""
@@ -279,8 +301,11 @@ class CompiledPolicy:
     messages: tuple[MessageRule, ...]
     warnings: tuple[Any, ...]  # shared.policy.problems.PolicyProblem
     incomplete: tuple[tuple[Clause, str, Mapping[str, Any]], ...]
-    uses_entries: bool
-    list_keys: tuple[str, ...]  # data keys that hold lists, for `collected`
+    classifies: bool  # whether any rule sets the class or waits for a change of it
+    class_inputs: Inputs  # of `classes`
+    while_inputs: Inputs  # of `whiles`
+    acceptance_inputs: Inputs  # of `acceptance`
+    kept: Kept
     calendar_name: str
     counting: Counting
     clause_rules: Mapping[str, tuple[str, ...]]

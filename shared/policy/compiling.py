@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from shared.engine import rules as compiled
 from shared.engine.amounts import Amount, parse_amount
 from shared.engine.calendar import CalendarSection, Counting
 from shared.engine.model import EFFECT_KINDS, ENTRY_KINDS
-from shared.engine.rules import CompiledPolicy, Handlers, clauses_of
+from shared.engine.rules import CompiledPolicy, Handlers, Inputs, Kept, clauses_of
 from shared.money import exponent, format_minor, parse_minor
 from shared.policy import schema
 from shared.policy.cel import (
@@ -203,10 +204,11 @@ class Compiler:
 
     def _names(self) -> None:
         policy, words = self.policy, self.policy.vocabulary
-        self.clock_ids = {clock.id for clock in policy.clocks} | {duty.id for duty in policy.duties}
-        self.action_ids = {action.id for action in policy.actions}
-        self.penalty_ids = {penalty.id for penalty in policy.penalties.rules}
-        self.subject_ids = {subject.id for subject in policy.subjects}
+        # A rule that a setting leaves out may still be named by others: what it never does, they never see.
+        self.clock_ids = {*self._ids("clocks"), *self._ids("duties")}
+        self.action_ids = self._ids("actions")
+        self.penalty_ids = self._ids("penalties", "rules")
+        self.subject_ids = self._ids("subjects")
         self.states = {
             policy.workflow.initial,
             *words.states,
@@ -226,6 +228,13 @@ class Compiler:
                 if name in seen:
                     self.problem(f"/{what}/{place}/id", f"the id {name} stands twice", code="duplicate-id")
                 seen.add(name)
+
+    def _ids(self, *section: str) -> set[str]:
+        """The ids of a section as it was written, before settings left anything out."""
+        found: Any = self.raw
+        for name in section:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return {str(one["id"]) for one in found or [] if isinstance(one, Mapping) and "id" in one}
 
     # -- expressions -------------------------------------------------------------------------------------------------------------------
 
@@ -248,8 +257,7 @@ class Compiler:
         return program.run
 
     def _program(self, program: Program, path: str) -> None:
-        if any(name == "entries" or name.startswith("entries") for name in program.paths):
-            self.uses_entries = True
+        self.reads[path] = self.reads.get(path, frozenset()) | program.paths
         for one in program.warnings:
             self.problem(
                 path,
@@ -393,7 +401,7 @@ class Compiler:
     # -- sections ------------------------------------------------------------------------------------------------------------------------
 
     def _compile(self, policy: Policy) -> CompiledPolicy:
-        self.uses_entries = False
+        self.reads: dict[str, frozenset[str]] = {}  # what each expression reads, by its JSON pointer
         self._vocabulary_clauses()
         acceptance = self._acceptance()
         classes = self._classes()
@@ -471,13 +479,50 @@ class Compiler:
             messages=messages,
             warnings=tuple(self.placed(one) for one in self.problems if one.severity == "warning"),
             incomplete=self._incomplete(),
-            uses_entries=self.uses_entries,
-            list_keys=tuple(self.env.variables["collected"].fields)
-            if isinstance(self.env.variables["collected"], RecordType)
-            else (),
+            classifies=bool(classes)
+            or any(one.classes for one in self.on.values())
+            or any(key.startswith("class:") for key in self.on),
+            class_inputs=self._inputs([rule.path for rule in classes], ("kind", "category", "severity", "priority")),
+            while_inputs=self._inputs([f"{rule.path}/{part}" for rule in whiles for part in ("while", "when")]),
+            acceptance_inputs=self._inputs([rule.path for rule in acceptance]),
+            kept=self._kept(),
             calendar_name=self.section.default,
             counting=self.section.counting,
             clause_rules={clause: tuple(found) for clause, found in self.clause_rules.items()},
+        )
+
+    def _inputs(self, pointers: list[str], parts: tuple[str, ...] = ()) -> Inputs:
+        """What the expressions at or below some places of the document read of the case.
+
+        `parts` of the complaint count as read in any case.
+        """
+        found = set(parts)
+        for place, paths in self.reads.items():
+            if any(place == pointer or place.startswith(f"{pointer}/") for pointer in pointers):
+                for path in paths:
+                    root, _, rest = path.partition(".")
+                    if root not in ("complaint", "fields", "settings") or (root == "complaint" and not rest):
+                        return Inputs(always=True)
+                    if root == "complaint":
+                        found.add(rest.partition(".")[0])
+        return Inputs(itemgetter(*sorted(found)) if found else None)
+
+    def _kept(self) -> Kept:
+        """What of the entries any expression reads."""
+        paths = frozenset().union(*self.reads.values())
+        last = [path.removeprefix("last.").split(".") for path in paths if path.startswith("last.")]
+        lists = self.env.variables["collected"]
+        return Kept(
+            entries=any(path.partition(".")[0] == "entries" for path in paths),
+            # A trigger may have dots in it: each beginning of the path could be one.
+            last=None
+            if "last" in paths
+            else frozenset(".".join(parts[:end]) for parts in last for end in range(1, len(parts) + 1)),
+            collected=tuple(
+                name
+                for name in (lists.fields if isinstance(lists, RecordType) else ())
+                if "collected" in paths or any(f"{path}.".startswith(f"collected.{name}.") for path in paths)
+            ),
         )
 
     def _vocabulary_clauses(self) -> None:
@@ -1030,6 +1075,9 @@ class Compiler:
                 because=rule.because,
                 appeal_clause=None if rule.appeal is None else rule.appeal.clause,
                 appeal_by=() if rule.appeal is None else tuple(rule.appeal.decided_by),
+                appeal_within=None
+                if rule.appeal is None
+                else self.amount(rule.appeal.within, f"{path}/appeal/within"),
                 by_decision=any(key == "penalty_decided" for key, _ in triggers),
             )
             self._known_names((*rule.decided_by,), f"{path}/decided_by")

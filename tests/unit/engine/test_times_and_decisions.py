@@ -21,6 +21,7 @@ clocks:
   - {id: whole, start: received, within: 10d}
   - {id: short, start: received, when: fields.quick == true, within: 1d}
   - {id: grave, start: assigned, while: 'complaint.severity == "grave"', anchor: start, within: 2d}
+  - {id: told, start: closed, when: '"chief" in collected.to', within: 1d}
   - {id: papers, start: assigned, within: 48h, inside: [whole, short], inside_do: [{kind: warned, to: desk}]}
 penalties:
   rules:
@@ -73,6 +74,13 @@ def test_single_name_is_collected_like_a_list() -> None:
     )
     assert case.scope.collected["to"] == ["chief", "office"]
     assert "unit" not in case.scope.collected
+
+
+def test_only_what_some_expression_reads_is_kept() -> None:
+    case = case_of(("received", at(9), {}), ("reported", at(10), {"to": "chief", "documents": ["report"]}))
+    assert set(case.scope.collected) == {"to"}
+    assert case.scope.last == {}
+    assert case.seen_entries == []
 
 
 def test_limit_of_a_later_class_counts_from_its_start() -> None:
