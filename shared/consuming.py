@@ -29,7 +29,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from shared import fail_points
 from shared.database import Database, Tx, is_outage
-from shared.errors import NotYetError, UnavailableError
+from shared.errors import NotFoundError, NotYetError, UnavailableError
 from shared.ids import new_id
 from shared.messages.base import Message, class_of, decode
 from shared.messaging import Messaging, stream_of
@@ -54,6 +54,7 @@ MAX_BEGUN = 3  # the first delivery leaves no mark: begun for the third time aft
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 NOT_YET_BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 OUTAGE_SECONDS = 0.5
+MAX_SUSPECTS = 10_000
 
 CLAIM = """
 INSERT INTO inbox (tenant_id, consumer, message_id)
@@ -486,8 +487,12 @@ class Consumer:
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
         """Count the failure and have the message come again later, or give it up."""
         assert self._database is not None
+        if (
+            len(self._known_suspects) >= MAX_SUSPECTS
+        ):  # another replica may have taken them over; to forget one costs little
+            self._known_suspects.clear()
         self._known_suspects.add(delivery.key)
-        not_yet = isinstance(error, NotYetError)
+        not_yet = isinstance(error, NotYetError | NotFoundError)  # what it waits for may be on its way
         weight = HANGING_COUNTS if isinstance(error, TimeoutError) else 1
         async with self._database.worker_tx(delivery.tenant_id) as tx:
             failures: int = await tx.fetchval(

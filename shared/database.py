@@ -19,6 +19,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import structlog
 
 from shared import fail_points
 from shared.errors import UnavailableError
@@ -64,7 +65,10 @@ class UnsafeServerError(Exception):
 
 
 class Tx:
-    """One transaction of one tenant. Begun and ended by `Database`; handlers and repositories only use it."""
+    """One transaction of one tenant. Begun and ended by `Database`; handlers and repositories only use it.
+
+    For many rows, INSERT ... SELECT FROM unnest(...): PostgreSQL refuses COPY into tables under row-level security.
+    """
 
     __slots__ = ("_after", "_connection", "_savepoints", "database", "tenant_id")
 
@@ -95,12 +99,6 @@ class Tx:
     async def executemany(self, query: str, rows: Iterable[Sequence[Any]]) -> None:
         await self._connection.executemany(query, rows)
 
-    async def copy_records_to_table(
-        self, table: str, *, records: Iterable[Sequence[Any]], columns: Sequence[str]
-    ) -> str:
-        tag: str = await self._connection.copy_records_to_table(table, records=records, columns=columns)
-        return tag
-
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """A savepoint: what happens inside is undone if the block raises, and the transaction goes on."""
@@ -120,7 +118,10 @@ class Tx:
 
     def _committed(self) -> None:
         for callback in self._after:
-            callback()
+            try:
+                callback()
+            except Exception as error:  # what is committed is done; who waits for it looks again by itself
+                structlog.get_logger().error("after_commit_failed", error_class=type(error).__name__)
 
 
 class Database:
