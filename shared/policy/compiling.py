@@ -50,6 +50,7 @@ ENGINE_TRIGGERS = (
     "decision",
     "action",
 )
+TOLD_TRIGGERS = ("effect", "penalty")
 NULLABLE = frozenset({"clock", "count", "penalty", "by", "actor_unit"})
 
 
@@ -331,22 +332,39 @@ class Compiler:
 
     # -- triggers ------------------------------------------------------------------------------------------------------------------------
 
-    def triggers(self, given: Any, path: str) -> list[tuple[str, Any]]:
-        """(key, condition) of each; unknown ones are problems with the near-miss."""
+    def triggers(self, given: Any, path: str, *, told: bool = False) -> list[tuple[str, Any]]:
+        """(key, condition) of each; unknown ones are problems with the near-miss. `told`: of a message, see `trigger`."""
         found = []
         listed = given if isinstance(given, list) else [given]
         for place, one in enumerate(listed):
             where = f"{path}/{place}" if isinstance(given, list) else path
             if isinstance(one, schema.Trigger):
-                self.trigger(one.on, f"{where}/on")
+                self.trigger(one.on, f"{where}/on", told=told)
                 found.append((one.on, self.expr(one.when, f"{where}/when")))
             else:
-                self.trigger(one, where)
+                self.trigger(one, where, told=told)
                 found.append((one, None))
         return found
 
-    def trigger(self, key: str, path: str) -> None:
+    def trigger(self, key: str, path: str, *, told: bool = False) -> None:
+        """Check one trigger. Messages are `told` of entries, effects and postings; the fold sees all but its own effects."""
         head, colon, rest = key.partition(":")
+        if told and head in ENGINE_TRIGGERS and head not in TOLD_TRIGGERS:
+            self.problem(
+                path,
+                f"{key}: messages follow entries, effects and penalties; let a step or an action have an effect, and follow that",
+                code="untold-trigger",
+                suggestion="effect:notified",
+            )
+            return
+        if head == "effect" and not told:
+            self.problem(
+                path,
+                f"{key}: only messages follow effects; name here what has the effect",
+                code="untold-trigger",
+                suggestion="breach:ID, action:ID",
+            )
+            return
         if not colon:
             if head in ENTRY_KINDS:
                 if head == "step":
@@ -1075,9 +1093,7 @@ class Compiler:
                 because=rule.because,
                 appeal_clause=None if rule.appeal is None else rule.appeal.clause,
                 appeal_by=() if rule.appeal is None else tuple(rule.appeal.decided_by),
-                appeal_within=None
-                if rule.appeal is None
-                else self.amount(rule.appeal.within, f"{path}/appeal/within"),
+                appeal_within=None if rule.appeal is None else self.amount(rule.appeal.within, f"{path}/appeal/within"),
                 by_decision=any(key == "penalty_decided" for key, _ in triggers),
             )
             self._known_names((*rule.decided_by,), f"{path}/decided_by")
@@ -1145,7 +1161,7 @@ class Compiler:
                     template=_texts(rule.template),
                     subject=_texts(rule.subject),
                     quiet_hours=rule.quiet_hours,
-                    triggers=tuple(self.triggers(rule.on, f"{path}/on")),
+                    triggers=tuple(self.triggers(rule.on, f"{path}/on", told=True)),
                 )
             )
             self.covers(rule.clause, f"messages.{rule.id}")

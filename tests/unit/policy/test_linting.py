@@ -253,6 +253,20 @@ BROKEN: list[tuple[str, list[tuple[str, Any]], str, str, str]] = [
         "template",
         "does not work",
     ),
+    (
+        "a message that nothing causes",
+        [("messages/0/on", ["replied", "breach:reply"])],
+        "/messages/0/on/1",
+        "untold-trigger",
+        "effect",
+    ),
+    (
+        "a clock that follows its own effect",
+        [("clocks/1/start", "effect:warned")],
+        "/clocks/1/start",
+        "untold-trigger",
+        "only messages",
+    ),
     ("quiet hours", [("messages/0/quiet_hours", "9pm-8am")], "/messages/0/quiet_hours", "quiet-hours", "21:00-08:00"),
     (
         "numbers without a counter",
