@@ -14,7 +14,7 @@ BETWEEN_SECONDS = 0.4
 async def strike(stack: Stack, tell: Callable[[str], None]) -> list[str]:
     """Kill everything once, one after the other, and return what was struck. The supervisor starts it all again."""
     struck: list[str] = []
-    for name in ("intake", "postgres", "routing", "nats", "sla", "notify", "reporting"):
+    for name in ("intake", "notify", "postgres", "routing", "nats", "sla", "reporting"):
         unit = stack.supervisor.unit(name)
         if name == "nats":
             with stack.supervisor.held(name):

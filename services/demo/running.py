@@ -29,6 +29,8 @@ from services.stack import Stack, running
 from services.supervisor import Event
 
 ZONE: Final = ZoneInfo("Asia/Shanghai")
+# The other side is on this machine. It answers soon, so what a killed sender had in hand may be taken up by another soon, too.
+SETTINGS: Final = {"RECOURSE_EGRESS_ALLOW": "127.0.0.1:*", "RECOURSE_SEND_SECONDS": "3"}
 WEEKS: Final = timedelta(weeks=3)
 # How far each day is from the Monday on which everything comes in: late enough that limits of a day, or of three, have passed.
 AFTER: Final[dict[Day, timedelta]] = {
@@ -95,7 +97,7 @@ async def run(
                 running(
                     folder,
                     processes=split,
-                    extra={"RECOURSE_EGRESS_ALLOW": "127.0.0.1:*"},
+                    extra=SETTINGS,
                     tell=lambda event: _told(event, tell),
                 )
             )
