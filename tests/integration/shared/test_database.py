@@ -107,49 +107,56 @@ async def test_a_connection_without_a_tenant_gets_an_error_and_no_rows(
         await raw.close()
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        "SET ROLE sla_owner",
-        "SET ROLE postgres",
-        "SET SESSION AUTHORIZATION sla_worker",
-        "SET ROLE sla_worker",
-        "SET row_security = off; SELECT * FROM policy",
-        "ALTER TABLE policy DISABLE ROW LEVEL SECURITY",
-        "ALTER TABLE policy NO FORCE ROW LEVEL SECURITY",
-        "DROP POLICY of_tenant ON policy",
-        "CREATE POLICY open ON policy USING (true)",
-        "ALTER TABLE policy OWNER TO sla_api",
-        "TRUNCATE policy",
-        "DROP TABLE policy",
-        "CREATE TABLE sla.mine (a int)",
-        "CREATE TABLE public.mine (a int)",
-        "CREATE VIEW sla.mine AS SELECT * FROM policy",
-        "CREATE FUNCTION sla.mine() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
-        "SELECT apply_tenant_policy('policy', true)",
-        "SELECT * FROM intake.outbox",
-        "SELECT * FROM intake.tenant",
-        "SELECT * FROM inbox",
-        "SELECT * FROM dead_letter",
-        "UPDATE outbox SET published_at = now(), stream_seq = 1",
-        "DELETE FROM outbox",
-        "INSERT INTO tenant (tenant_id, revision, slug, name, zone, sandbox, active, limits)"
-        " VALUES ('{a}', 9, '', '', '', true, true, '{{}}')",
-        "UPDATE credential SET role = 'operator'",
-        "COPY policy TO PROGRAM 'true'",
-        "SELECT pg_read_file('/etc/passwd')",
-        "ALTER ROLE sla_api BYPASSRLS",
-        "GRANT sla_worker TO sla_api",
-    ],
-)
-async def test_the_api_role_cannot_get_around_its_limits(db: Database, attack: str) -> None:
+ATTACKS = [
+    "SET ROLE sla_owner",
+    "SET ROLE postgres",
+    "SET SESSION AUTHORIZATION sla_worker",
+    "SET ROLE sla_worker",
+    "SET row_security = off; SELECT * FROM policy",
+    "ALTER TABLE policy DISABLE ROW LEVEL SECURITY",
+    "ALTER TABLE policy NO FORCE ROW LEVEL SECURITY",
+    "DROP POLICY of_tenant ON policy",
+    "CREATE POLICY open ON policy USING (true)",
+    "ALTER TABLE policy OWNER TO sla_api",
+    "TRUNCATE policy",
+    "DROP TABLE policy",
+    "CREATE TABLE sla.mine (a int)",
+    "CREATE TABLE public.mine (a int)",
+    "CREATE VIEW sla.mine AS SELECT * FROM policy",
+    "CREATE FUNCTION sla.mine() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+    "SELECT apply_tenant_policy('policy', true)",
+    "SELECT * FROM intake.outbox",
+    "SELECT * FROM intake.tenant",
+    "SELECT * FROM inbox",
+    "SELECT * FROM dead_letter",
+    "UPDATE outbox SET published_at = now(), stream_seq = 1",
+    "DELETE FROM outbox",
+    "INSERT INTO tenant (tenant_id, revision, slug, name, zone, sandbox, active, limits)"
+    " VALUES ('{a}', 9, '', '', '', true, true, '{{}}')",
+    "UPDATE credential SET role = 'operator'",
+    "COPY policy TO PROGRAM 'true'",
+    "SELECT pg_read_file('/etc/passwd')",
+    "ALTER ROLE sla_api BYPASSRLS",
+    "GRANT sla_worker TO sla_api",
+    "COPY policy FROM STDIN",
+]
+
+
+async def test_the_api_role_cannot_get_around_its_limits(db: Database) -> None:
     await put_row(db, A)
     await put_row(db, B)
-    with pytest.raises(asyncpg.PostgresError):
-        async with db.api_tx(A) as tx:
-            await tx.execute(attack.format(a=A, b=B))
-    async with db.worker_tx(B) as tx:
-        assert await tx.fetchval("SELECT count(*) FROM policy") == 1
+    succeeded = []
+    for attack in ATTACKS:
+        try:
+            async with db.api_tx(A) as tx:
+                await tx.execute(attack.format(a=A, b=B))
+        except asyncpg.PostgresError:
+            continue
+        succeeded.append(attack)
+    assert succeeded == []
+    for tenant in (A, B):
+        async with db.worker_tx(tenant) as tx:
+            assert await tx.fetchval("SELECT count(*) FROM policy") == 1
 
 
 async def test_what_an_injection_sets_in_a_session_does_not_reach_the_next_transaction(db: Database) -> None:

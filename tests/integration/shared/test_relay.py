@@ -244,7 +244,7 @@ async def leads(service: Service) -> bool:
 
 async def test_a_lost_connection_to_the_database_hands_the_lock_on_and_loses_nothing(stack: Stack) -> None:
     async with stack.service("intake") as intake, stack.hearing():
-        for number in range(6):
+        for number in range(3):
             await stack.tell(intake, *(a_request(uuid4()) for _ in range(20)))
             await stack.root.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'intake_worker' AND datname = current_database()"
