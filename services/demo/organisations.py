@@ -438,6 +438,13 @@ DEALER: Final = Organisation(
             Act(by="shi.yong", kind="reported", on="tuesday", data={"to": ["gm"]}),
         ),
         "left": (),
+        # A letter says neither what it is about nor whom it concerns; somebody reads it and says so.
+        "read": (Act(by="yu.lei", kind="classified", data={"kind": "after_sales", "category": "service"}),),
+        "read_late": (
+            Act(by="yu.lei", kind="classified", data={"kind": "sales", "category": "service"}),
+            Act(by="fang.hua", kind="step", on="tuesday", data={"step": "slip_passed"}),
+            Act(by="pan.feng", kind="closed", on="friday"),
+        ),
     },
     api=(
         Complaint(
@@ -552,7 +559,7 @@ phone,sales,discount,不合法,13800000054,没有这一类
     table_bad_rows=1,
     encoding="utf-8-sig",
     mail_channel="letter",
-    mail_plans=("left", "slow"),
+    mail_plans=("read", "read_late"),
     table_plans=("slow", "settled", "left"),
     webhook_channel="after_sales_call_back",
 )
