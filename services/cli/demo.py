@@ -52,7 +52,7 @@ async def _demo(*, json: bool, faults: bool, data: Path | None) -> int:
                 await work
             return 130
         outcome = await work
-    _print(outcome, json=json, lines=text(outcome.report, outcome.names, outcome.findings))
+    _print(outcome, json=json, lines=text(outcome.report, outcome.names, outcome.delivered, outcome.findings))
     return 0 if outcome.report.ok else NOT_WELL
 
 

@@ -71,6 +71,9 @@ class DemoReport(Struct, frozen=True, kw_only=True):
     audit: Audit
 
 
+_CHANNELS = {"sms": "SMS", "email": "e-mails", "webhook": "webhooks"}
+
+
 def totals(tenants: list[TenantReport]) -> tuple[int, int, dict[str, int]]:
     """Return what all tenants together sent, stored and refused."""
     refused: Counter[str] = Counter()
@@ -79,11 +82,14 @@ def totals(tenants: list[TenantReport]) -> tuple[int, int, dict[str, int]]:
     return sum(each.sent for each in tenants), sum(each.stored for each in tenants), dict(sorted(refused.items()))
 
 
-def text(report: DemoReport, names: dict[str, str], findings: list[str]) -> Iterator[str]:
+def text(
+    report: DemoReport, names: dict[str, str], delivered: dict[str, dict[str, int]], findings: list[str]
+) -> Iterator[str]:
     """Yield the lines of the final report.
 
     Args:
         names: of the tenants, by slug.
+        delivered: messages that arrived, by slug and channel.
         findings: what the audit missed or found twice, one sentence each.
     """
     for tenant in report.tenants:
@@ -93,6 +99,8 @@ def text(report: DemoReport, names: dict[str, str], findings: list[str]) -> Iter
             f"  assigned {tenant.assigned}, on time {tenant.on_time}, late {tenant.late}, escalated {tenant.escalated}, "
             f"amounts imposed {len(tenant.fines)}"
         )
+        messages = delivered.get(tenant.slug, {})
+        yield f"  messages delivered: {', '.join(f'{messages.get(each, 0)} {name}' for each, name in _CHANNELS.items())}"
         if tenant.fines:
             fine = max(tenant.fines, key=lambda each: each.amount_minor)
             yield f"  for instance {format_minor(fine.amount_minor, fine.currency)} {fine.currency} under {fine.clause}:"

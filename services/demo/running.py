@@ -49,8 +49,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """The report, and what a person wants to know besides."""
 
     report: DemoReport
-    names: dict[str, str]
-    findings: list[str]
+    names: dict[str, str]  # of the tenants, by slug
+    delivered: dict[str, dict[str, int]]  # messages by slug and channel
+    findings: list[str]  # what the audit and the senders found wrong
 
 
 class Tenancy(Struct, kw_only=True):
@@ -132,6 +133,7 @@ class _Demonstration:
         self._operator = operator
         self._tell = tell
         self._faults = faults
+        self._delivered: dict[str, dict[str, int]] = {}
         self._struck = asyncio.Event()
         if not faults:
             self._struck.set()
@@ -253,6 +255,9 @@ class _Demonstration:
         figures = await _once(
             lambda: admin.get("/v1/statistics"), lambda found: found["received"] >= stored and not found["behind"]
         )
+        self._delivered[tenancy.organisation.slug] = {
+            each["channel"]: each["count"] for each in figures["messages"] if each["state"] in ("sent", "delivered")
+        }
         return TenantReport(
             slug=tenancy.organisation.slug,
             regime=tenancy.organisation.regime,
@@ -311,7 +316,7 @@ class _Demonstration:
             audit=findings.audit,
         )
         names = {each.organisation.slug: each.organisation.name for each in tenancies}
-        return Outcome(report=report, names=names, findings=[*findings.sentences, *wrong])
+        return Outcome(report=report, names=names, delivered=self._delivered, findings=[*findings.sentences, *wrong])
 
 
 def _from(tenancies: list[Tenancy], source: Any) -> int:

@@ -40,7 +40,7 @@ async def test_what_is_promised_is_kept_and_told() -> None:
     assert all(fine.explanation for tenant in report.tenants for fine in tenant.fines)
     assert {fine.clause for fine in school.fines} == {"R18.19", "R18.20", "R18.21"}
     assert {(fine.clause, fine.amount_minor) for fine in dealer.fines} == {("R38.35", 5000)}
-    lines = list(text(report, outcome.names, outcome.findings))
+    lines = list(text(report, outcome.names, outcome.delivered, outcome.findings))
     assert any("3600.00 CNY under R18.19" in line for line in lines)
     shape = msgspec.json.decode(msgspec.json.encode(report))
     assert list(shape) == ["ok", "seconds", "sent", "stored", "refused", "sources", "tenants", "sinks", "audit"]
