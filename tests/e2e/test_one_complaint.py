@@ -61,8 +61,8 @@ class School:
         self.mailbox = ""
 
     @classmethod
-    async def open(cls, world: World) -> School:
-        body = {"slug": "school", "name": "School", "sandbox": True, "language": "zh"}
+    async def open(cls, world: World, slug: str = "school") -> School:
+        body = {"slug": slug, "name": "School", "sandbox": True, "language": "zh"}
         school = cls(world, await world.operator.post("/v1/tenants", body))
         admin = school.admin
         await admin.post("/v1/policies:publish", {"document": SCHOOL.document, "reason": "The first."})
