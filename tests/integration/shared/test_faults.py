@@ -265,3 +265,31 @@ async def test_a_served_process_answers_and_ends_cleanly_when_asked(stack: Stack
     finally:
         with suppress(ProcessLookupError):
             process.kill()
+
+
+async def test_a_nats_that_acknowledges_before_it_has_written_is_refused(stack: Stack) -> None:
+    """The monitoring pages tell the effective setting; here they tell the server's default."""
+
+    async def lazy(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b'{"config": {"sync_interval": 120000000000}}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{stack.infra.monitor_url}/jsz")).json()["config"]["sync_always"] is True
+    pages = await asyncio.start_server(lazy, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{pages.sockets[0].getsockname()[1]}"
+    try:
+        async with stack.service("intake", RECOURSE_NATS_MONITOR_URL=url) as intake:
+
+            async def refused() -> bool:
+                return any("sync_interval" in note.what for note in (await intake.readiness()).notes)
+
+            await until(refused)
+            await stack.tell(intake, a_request(uuid4()))
+            assert not intake.runtime.nats.is_connected
+            assert await stack.root.fetchval("SELECT count(*) FROM intake.outbox WHERE published_at IS NULL") == 1
+    finally:
+        pages.close()
+        await pages.wait_closed()
