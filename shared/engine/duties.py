@@ -1,4 +1,4 @@
-"""When recurring duties fall: one occurrence a period, with its due instant."""
+"""When recurring duties fall: one occurrence a period, with its due instant, each a run of a clock."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from datetime import date, datetime, timedelta
 
 from msgspec import Struct
 
+from shared.engine.acting import do
 from shared.engine.calendar import Calendar
+from shared.engine.clocks import arm
 from shared.engine.rules import DutyRule
+from shared.engine.runs import Run
+from shared.engine.state import CaseState, Context
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ONE_DAY = timedelta(days=1)
@@ -94,3 +98,25 @@ def _covered(text: str, opens: date) -> str:
             begins = date.fromisoformat(f"{last.year}-{text.split('/')[0]}")
             return f"{begins if begins <= last else begins.replace(year=last.year - 1)}/{last}"
     return f"{opens.year}"
+
+
+def begin_duty(case: CaseState, duty: DutyRule, occurrence: Occurrence) -> None:
+    """Start one turn of a duty as a run of its clock."""
+    rule, at = duty.clock, occurrence.starts_at
+    case.reach(at)
+    runs = case.runs.setdefault(rule.id, [])
+    calendar = case.calendars.at(rule.calendar, at, at)
+    run = Run(rule, len(runs), at, 0, case.policy.version, at, calendar, rule.counting)
+    run.unit = rule.overdue_unit
+    run.data = {"period": occurrence.period}
+    if occurrence.unit is not None:
+        run.data["unit"] = occurrence.unit
+    case.enter(Context(at, run.data, run.ref, clock_run=run))
+    run.owner = case.first(rule.owner, rule)
+    if run.owner is not None:
+        run.data["owner"] = run.owner
+    run.due_at = occurrence.due_at
+    runs.append(run)
+    arm(case, run)
+    do(case, rule, duty.do, at, f"{run.ref}:start")
+    case.clock_event("started", run, at)

@@ -6,83 +6,67 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from shared.engine.model import PenaltyView, Step
 from shared.engine.rules import CompiledPolicy, Imposed, PenaltyRule, clauses_of, value_of
 from shared.engine.scope import penalty_record
 from shared.money import format_minor, parse_minor
 
 if TYPE_CHECKING:
-    from shared.engine.case import Case
     from shared.engine.runs import Run
+    from shared.engine.state import CaseState
 
 
-class Decision:
+class Decision(Struct, eq=False):
     """What a person decided on the ledger."""
 
-    __slots__ = ("amount_minor", "at", "by", "data", "percent")
-
-    def __init__(
-        self, amount_minor: int | None, percent: Decimal | None, by: str, at: datetime, data: dict[str, Any]
-    ) -> None:
-        self.amount_minor = amount_minor
-        self.percent = percent
-        self.by = by
-        self.at = at
-        self.data = data
+    amount_minor: int | None
+    percent: Decimal | None
+    by: str
+    at: datetime
+    data: dict[str, Any]
 
 
-class Liability:
+class Liability(Struct, eq=False):
     """One penalty rule that came about for one party, with what was known then; amounts are computed when it is looked at."""
 
-    __slots__ = (
-        "appealed_at",
-        "at",
-        "clock_run",
-        "corrected",
-        "correction",
-        "count",
-        "counts",
-        "data",
-        "decision",
-        "party",
-        "rule",
-        "scope_at",
-        "seq",
-        "serial",
-        "source",
-        "void",
-        "waived",
-    )
-
-    def __init__(self, rule: PenaltyRule, party: str, at: datetime, seq: int, serial: int) -> None:
-        self.rule = rule
-        self.party = party
-        self.at = at
-        self.seq = seq
-        self.serial = serial  # tells several of one rule for one party from the same entry apart
-        self.data: Any = {}
-        self.clock_run: Run | None = None
-        self.count: Any = None
-        self.counts: dict[str, Any] = {}
-        self.source: Liability | None = None  # of a share: what it is a share of
-        self.decision: Decision | None = None
-        self.correction: Decision | None = None  # an appeal that changed the amount
-        self.appealed_at: datetime | None = None
-        self.waived: Decision | None = None
-        self.void = False
+    rule: PenaltyRule
+    party: str
+    at: datetime
+    seq: int
+    serial: int  # tells several of one rule for one party from the same entry apart
+    data: Any = {}
+    clock_run: Run | None = None
+    count: Any = None
+    source: Liability | None = None  # of a share: what it is a share of
+    decision: Decision | None = None
+    correction: Decision | None = None  # an appeal that changed the amount
+    appealed_at: datetime | None = None
+    waived: Decision | None = None
+    void: bool = False
 
     def key(self, index: int) -> str:
         return f"{self.rule.id}:{self.seq}:{self.serial}:{self.party}:{index}"
 
-    def views(self, case: Case, now: datetime) -> list[PenaltyView]:
+    def views(self, case: CaseState, now: datetime) -> list[PenaltyView]:
         """Everything this rule imposes on the party as of `now`."""
+        worked_out = case.worked_out
+        if worked_out is not None and self.serial in worked_out:
+            return worked_out[self.serial]
+        found = self._work_out(case, now)
+        if worked_out is not None:
+            worked_out[self.serial] = found
+        return found
+
+    def _work_out(self, case: CaseState, now: datetime) -> list[PenaltyView]:
         scope = case.scope
         saved = scope.data, scope.at, scope.clock_run, scope.count, scope.penalty
         scope.data, scope.at, scope.clock_run, scope.count = self.data, self.at, self.clock_run, self.count
-        policy = case.policy
         if self.source is not None:
             first = self.source.first_view(case, now)
-            scope.penalty = None if first is None else penalty_record(first, policy.exponent)
+            scope.penalty = None if first is None else penalty_record(first)
         found: list[PenaltyView] = []
         try:
             for index, item in enumerate(self.rule.impose):
@@ -92,7 +76,7 @@ class Liability:
             scope.data, scope.at, scope.clock_run, scope.count, scope.penalty = saved
         return found
 
-    def first_view(self, case: Case, now: datetime) -> PenaltyView | None:
+    def first_view(self, case: CaseState, now: datetime) -> PenaltyView | None:
         """What shares of this penalty are taken of: the first imposed thing, as an appeal left it."""
         views = self.views(case, now)
         if not views:
@@ -100,120 +84,120 @@ class Liability:
         total = [view for view in views if view.state == "correction"]
         if total and views[0].amount_minor is not None:
             changed = sum(view.amount_minor or 0 for view in total)
-            return _with(views[0], amount_minor=views[0].amount_minor + changed)
+            return replace(views[0], amount_minor=views[0].amount_minor + changed)
         return views[0]
 
-    def open_item(self) -> Imposed | None:
-        """The item that a person decides, if there is one."""
-        for item in self.rule.impose:
-            if item.by_person:
-                return item
-        return None
-
-    def _imposed(self, case: Case, item: Imposed, index: int, now: datetime) -> list[PenaltyView]:
-        policy, _scope, rule = case.policy, case.scope, self.rule
-        steps: list[Step] = []
-        data = {name: case.value(value, rule) for name, value in item.data}
-        if data.get("month") == "trigger":
-            data["month"] = case.calendar.month(self.at)
-        elif isinstance(data.get("month"), datetime):
-            data["month"] = case.calendar.month(data["month"])
-        state: str | None = None
-        amount: int | None = None
-        limits: tuple[int | None, int | None] | None = None
+    def _imposed(self, case: CaseState, item: Imposed, index: int, now: datetime) -> list[PenaltyView]:
+        """What comes of one item of the rule."""
+        data: dict[str, Any] = {}
+        if item.data:
+            data = {name: case.value(value, self.rule) for name, value in item.data}
+            month = data.get("month")
+            if month == "trigger" or isinstance(month, datetime):
+                data["month"] = case.calendar.month(self.at if month == "trigger" else month)
         if item.kind == "sanction":
-            sanction = case.value(item.sanction, rule)
-            if sanction is None:
-                return []
-            number = case.value(item.number, rule)
-            if self.waived is not None:
-                state = "waived"
-            return [self._view(policy, index, item, data, sanction=str(sanction), number=number, state=state)]
+            return self._sanction(case, item, index, data)
         if item.kind == "points":
-            points = case.value(item.points, rule)
-            if points is None:
-                return []
-            multiplier_clause: str | None = None
-            for by, product, named in self._factors(case, item):
-                points = int(Decimal(points) * by)
-                multiplier_clause = named
-                data["multiplier"] = str(product)
-                steps.append(
-                    Step(label="multiplied", value=str(points), detail={"by": str(by), "clause": multiplier_clause})
-                )
-            return [
-                self._view(
-                    policy, index, item, data, points=int(points), multiplier_clause=multiplier_clause, steps=steps
-                )
-            ]
+            return self._points(case, item, index, data)
+        return self._money(case, item, index, data, now)
+
+    def _sanction(self, case: CaseState, item: Imposed, index: int, data: dict[str, Any]) -> list[PenaltyView]:
+        sanction = case.value(item.sanction, self.rule)
+        if sanction is None:
+            return []
+        number = case.value(item.number, self.rule)
+        state = None if self.waived is None else "waived"
+        return [self._view(case.policy, index, item, data, sanction=str(sanction), number=number, state=state)]
+
+    def _points(self, case: CaseState, item: Imposed, index: int, data: dict[str, Any]) -> list[PenaltyView]:
+        points = case.value(item.points, self.rule)
+        if points is None:
+            return []
+        steps: list[Step] = []
+        clause: str | None = None
+        for by, product, clause in self._factors(case, item):  # noqa: B007 - the last one is shown
+            points = int(Decimal(points) * by)
+            data["multiplier"] = str(product)
+            steps.append(Step(label="multiplied", value=str(points), detail={"by": str(by), "clause": clause}))
+        return [
+            self._view(case.policy, index, item, data, points=int(points), multiplier_clause=clause, steps=tuple(steps))
+        ]
+
+    def _money(
+        self, case: CaseState, item: Imposed, index: int, data: dict[str, Any], now: datetime
+    ) -> list[PenaltyView]:
+        policy = case.policy
+        steps: list[Step] = []
+        state: str | None = None
         amount, limits = self._amount(case, item, steps, data, now)
         if item.by_person:
             if self.decision is None:
-                state = "needs_decision"
-                amount = None
+                state, amount = "needs_decision", None
             else:
                 amount = self._decided(case, item, steps)
                 data["decided_by"] = self.decision.by
         if amount is None and state is None and "factor" not in data:
             return []  # nothing is known to impose: no base, no figure
-        multiplier: str | None = None
+        clause: str | None = None
         if amount is not None:
-            amount, multiplier = self._multiplied(case, item, amount, steps, data)
+            if item.multiply:
+                amount, clause = self._multiplied(case, item, amount, steps, data)
             if item.cap is not None:
-                cap = case.value(item.cap, rule)
-                if cap is not None:
-                    limit = _minor(cap, policy)
-                    if amount > limit:
-                        amount = limit
-                        steps.append(Step(label="capped", value=format_minor(limit, policy.currency)))
-        if item.instalments is not None and amount is not None:
-            return self._instalments(case, item, index, amount, data, steps)
+                amount = self._capped(case, item, amount, steps)
+            if item.instalments is not None:
+                return self._instalments(case, item, index, amount, data, steps)
         if self.waived is not None:
             state = "waived"
-        found = [
-            self._view(
-                policy,
-                index,
-                item,
-                data,
-                amount_minor=amount,
-                limits=limits,
-                state=state,
-                multiplier_clause=multiplier,
-                steps=steps,
-            )
-        ]
+        view = self._view(
+            policy,
+            index,
+            item,
+            data,
+            amount_minor=amount,
+            limits=limits,
+            state=state,
+            multiplier_clause=clause,
+            steps=tuple(steps),
+        )
         if self.correction is not None and amount is not None and self.correction.amount_minor is not None:
-            found[0] = _with(found[0], state="replaced")
-            difference = self.correction.amount_minor - amount
-            found.append(
-                PenaltyView(
-                    key=f"{self.key(index)}:correction",
-                    rule=rule.id,
-                    clause=rule.appeal_clause or rule.clause,
-                    party=self.party,
-                    kind=item.kind,
-                    at=self.correction.at,
-                    amount_minor=difference,
-                    currency=policy.currency,
-                    state="correction",
-                    data={
-                        "net_cny": format_minor(self.correction.amount_minor, policy.currency),
-                        "decided_by": self.correction.by,
-                    },
-                    steps=(
-                        Step(
-                            label="decided_on_appeal", value=format_minor(self.correction.amount_minor, policy.currency)
-                        ),
-                        Step(label="before", value=format_minor(amount, policy.currency)),
-                        Step(label="difference", value=format_minor(difference, policy.currency)),
-                    ),
-                    policy_version=policy.version,
-                )
-            )
-        elif self.appealed_at is not None and state is None:
-            found[0] = _with(found[0], state="appealed") if rule.appeal_by else found[0]
-        return found
+            correction = self._corrected(policy, index, item, amount, self.correction.amount_minor, self.correction)
+            return [replace(view, state="replaced"), correction]
+        if self.appealed_at is not None and state is None and self.rule.appeal_by:
+            return [replace(view, state="appealed")]
+        return [view]
+
+    def _capped(self, case: CaseState, item: Imposed, amount: int, steps: list[Step]) -> int:
+        cap = case.value(item.cap, self.rule)
+        limit = amount if cap is None else _minor(cap, case.policy)
+        if amount <= limit:
+            return amount
+        steps.append(Step(label="capped", value=format_minor(limit, case.policy.currency)))
+        return limit
+
+    def _corrected(
+        self, policy: CompiledPolicy, index: int, item: Imposed, before: int, after: int, correction: Decision
+    ) -> PenaltyView:
+        """The difference that a decided appeal makes."""
+        rule, show = self.rule, policy.currency
+        difference = after - before
+        return PenaltyView(
+            key=f"{self.key(index)}:correction",
+            rule=rule.id,
+            clause=rule.appeal_clause or rule.clause,
+            party=self.party,
+            kind=item.kind,
+            at=correction.at,
+            amount_minor=difference,
+            currency=show,
+            state="correction",
+            data={"net_cny": format_minor(after, show), "decided_by": correction.by},
+            steps=(
+                Step(label="decided_on_appeal", value=format_minor(after, show)),
+                Step(label="before", value=format_minor(before, show)),
+                Step(label="difference", value=format_minor(difference, show)),
+            ),
+            policy_version=policy.version,
+        )
 
     def _view(
         self,
@@ -229,7 +213,7 @@ class Liability:
         state: str | None = None,
         number: int | None = None,
         multiplier_clause: str | None = None,
-        steps: list[Step] | None = None,
+        steps: tuple[Step, ...] = (),
     ) -> PenaltyView:
         return PenaltyView(
             key=self.key(index),
@@ -248,12 +232,12 @@ class Liability:
             because=self.rule.because,
             multiplier_clause=multiplier_clause,
             data=data,
-            steps=tuple(steps or ()),
+            steps=steps,
             policy_version=policy.version,
         )
 
     def _amount(
-        self, case: Case, item: Imposed, steps: list[Step], data: dict[str, Any], now: datetime
+        self, case: CaseState, item: Imposed, steps: list[Step], data: dict[str, Any], now: datetime
     ) -> tuple[int | None, tuple[int | None, int | None] | None]:
         """The figure the policy fixes, and the range inside which a person decides."""
         policy, rule = case.policy, self.rule
@@ -310,7 +294,7 @@ class Liability:
         """An amount for the breach and one for each further overdue day."""
         run = self.clock_run
         assert item.accrual is not None
-        if run is None or run.due_at is None or run.calendar is None:
+        if run is None or run.due_at is None:
             return None
         first, per_day, start, unit, cap = item.accrual
         until = now if run.stopped_at is None else run.stopped_at
@@ -338,13 +322,7 @@ class Liability:
     def next_growth(self, now: datetime) -> datetime | None:
         """The next instant at which an accruing amount grows; None once its clock has stopped."""
         run = self.clock_run
-        if (
-            run is None
-            or run.stopped_at is not None
-            or run.due_at is None
-            or run.calendar is None
-            or self.waived is not None
-        ):
+        if run is None or run.stopped_at is not None or run.due_at is None or self.waived is not None:
             return None
         for item in self.rule.impose:
             if item.accrual is not None:
@@ -352,7 +330,7 @@ class Liability:
                 return run.calendar.next_overdue_instant(run.due_at, now, "wd" if kind == "wd" else "cd")
         return None
 
-    def _decided(self, case: Case, item: Imposed, steps: list[Step]) -> int | None:
+    def _decided(self, case: CaseState, item: Imposed, steps: list[Step]) -> int | None:
         decision, policy = self.decision, case.policy
         assert decision is not None
         if decision.amount_minor is None and decision.percent is not None and item.of is not None:
@@ -377,7 +355,7 @@ class Liability:
             )
         return decision.amount_minor
 
-    def _factors(self, case: Case, item: Imposed) -> list[tuple[Decimal, Decimal, str | None]]:
+    def _factors(self, case: CaseState, item: Imposed) -> list[tuple[Decimal, Decimal, str | None]]:
         """Each factor that applies, with the product of the factors of its clause so far, and that clause.
 
         Factors of one clause are shown as one; those of another clause take their place.
@@ -396,7 +374,7 @@ class Liability:
         return found
 
     def _multiplied(
-        self, case: Case, item: Imposed, amount: int, steps: list[Step], data: dict[str, Any]
+        self, case: CaseState, item: Imposed, amount: int, steps: list[Step], data: dict[str, Any]
     ) -> tuple[int, str | None]:
         clause_of: str | None = None
         for factor, product, named in self._factors(case, item):
@@ -413,7 +391,7 @@ class Liability:
         return amount, clause_of
 
     def _instalments(
-        self, case: Case, item: Imposed, index: int, amount: int, data: dict[str, Any], steps: list[Step]
+        self, case: CaseState, item: Imposed, index: int, amount: int, data: dict[str, Any], steps: list[Step]
     ) -> list[PenaltyView]:
         """The whole in equal monthly parts; what does not divide is in the last."""
         assert item.instalments is not None
@@ -430,14 +408,14 @@ class Liability:
                 item,
                 {**data, "month": f"{year + years}-{months + 1:02}"},
                 amount_minor=part if place < count - 1 else amount - part * (count - 1),
-                steps=[*steps, Step(label="instalment", value=f"{place + 1}/{count}")],
+                steps=(*steps, Step(label="instalment", value=f"{place + 1}/{count}")),
             )
-            found.append(_with(view, key=f"{view.key}:{place}"))
+            found.append(replace(view, key=f"{view.key}:{place}"))
         return found
 
 
 def decision_limits(
-    case: Case, liability: Liability | None, rule: PenaltyRule, now: datetime
+    case: CaseState, liability: Liability | None, rule: PenaltyRule, now: datetime
 ) -> tuple[int | None, int | None] | None:
     """The range inside which a person may decide under this rule now."""
     probe = liability or Liability(rule, "", now, 0, 0)
@@ -447,12 +425,6 @@ def decision_limits(
         if view.range_minor is not None:
             return view.range_minor
     return None
-
-
-def _with(view: PenaltyView, **changes: Any) -> PenaltyView:
-    from msgspec.structs import replace
-
-    return replace(view, **changes)
 
 
 def _minor(value: Any, policy: CompiledPolicy) -> int:

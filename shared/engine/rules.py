@@ -50,6 +50,7 @@ class RouteRule(Rule):
     members: Value
     as_: Value
     auto: bool
+    literal: bool  # no part of it is computed
 
 
 @dataclass(slots=True)
@@ -170,10 +171,11 @@ class Imposed:
     cap: Value
     when: Expr | None
     data: tuple[tuple[str, Value], ...]
+    by_person: bool = field(init=False)
 
-    @property
-    def by_person(self) -> bool:
-        return self.decided or self.at_least is not None or self.at_most is not None or self.percent_range is not None
+    def __post_init__(self) -> None:
+        is_range = self.at_least is not None or self.at_most is not None or self.percent_range is not None
+        self.by_person = self.decided or is_range
 
 
 @dataclass(slots=True)
@@ -189,6 +191,10 @@ class PenaltyRule(Rule):
     appeal_by: tuple[str, ...]
     appeal_within: Amount | None  # from when it was imposed, or decided; None: without limit
     by_decision: bool  # a penalty_decided entry is enough
+    open_item: Imposed | None = field(init=False)  # what a person decides, if there is such a thing
+
+    def __post_init__(self) -> None:
+        self.open_item = next((item for item in self.impose if item.by_person), None)
 
     @property
     def clauses(self) -> tuple[str, ...]:
@@ -248,6 +254,13 @@ class Handlers:
     subjects: list[tuple[Expr | None, SubjectRule]] = field(default_factory=list)
     penalties: list[tuple[Expr | None, PenaltyRule]] = field(default_factory=list)
     gates: list[tuple[Expr | None, GateRule]] = field(default_factory=list)
+    moves_clocks: bool = False  # whether any of pauses, resumes, stops, cancels
+    acts: bool = False  # whether any of routes, unless, actions, subjects
+
+    def settle(self) -> None:
+        """Once all is in: note which stages there are, so that the others cost nothing."""
+        self.moves_clocks = bool(self.pauses or self.resumes or self.stops or self.cancels)
+        self.acts = bool(self.routes or self.unless or self.actions or self.subjects)
 
 
 class Inputs(Struct, frozen=True):
@@ -301,6 +314,9 @@ class CompiledPolicy:
     messages: tuple[MessageRule, ...]
     warnings: tuple[Any, ...]  # shared.policy.problems.PolicyProblem
     incomplete: tuple[tuple[Clause, str, Mapping[str, Any]], ...]
+    usual_states: Mapping[str, str]  # which state a kind of entry leads to where no rule says it
+    word_clauses: Mapping[tuple[str, str], Clause]  # of words of the class: (part, word) → clause
+    judges_acceptance: bool  # whether any rule accepts or declines
     classifies: bool  # whether any rule sets the class or waits for a change of it
     class_inputs: Inputs  # of `classes`
     while_inputs: Inputs  # of `whiles`

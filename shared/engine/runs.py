@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
+
 from shared.engine.amounts import Amount, format_amount
-from shared.engine.calendar import NO_PAUSE, USUAL_COUNTING, Calendar, Counting, Paused
+from shared.engine.calendar import NO_PAUSE, Calendar, Counting, Paused
 from shared.engine.model import ClockState, ClockView
 from shared.engine.rules import ClockRule
 
@@ -16,57 +18,36 @@ INSTANT = timedelta(microseconds=1)
 DAY_UNITS = frozenset({"d", "wd", "w", "mo", "y", "eom", "eoq", "eoy"})
 
 
-class Run:
-    """A started clock. Mutable while the engine runs, shown to the world as `ClockView`."""
+class Run(Struct, eq=False):
+    """A started clock. Changes while the engine runs, shown to the world as `ClockView`."""
 
-    __slots__ = (
-        "amount",
-        "anchor_at",
-        "breached_at",
-        "by_seq",
-        "calendar",
-        "counting",
-        "data",
-        "due_at",
-        "expected",
-        "number",
-        "owner",
-        "part",
-        "pause_rule",
-        "paused",
-        "paused_at",
-        "pauses",
-        "policy_version",
-        "rule",
-        "started_at",
-        "state",
-        "stopped_at",
-        "unit",
-    )
+    rule: ClockRule
+    number: int
+    started_at: datetime
+    by_seq: int
+    policy_version: int
+    anchor_at: datetime
+    calendar: Calendar
+    counting: Counting
+    part: int = 0
+    state: ClockState = "running"
+    due_at: datetime | None = None
+    stopped_at: datetime | None = None
+    breached_at: datetime | None = None
+    paused_at: datetime | None = None
+    pause_rule: Any = None
+    owner: str | None = None
+    amount: Amount | None = None
+    data: dict[str, Any] = {}
+    expected: set[str] = set()  # the triggers still missing of those that are all needed
+    unit: str | None = None  # in which days late are counted, where the rule says it
+    paused: Paused = NO_PAUSE
+    pauses: list[tuple[datetime, datetime]] = []
 
-    def __init__(self, rule: ClockRule, number: int, started_at: datetime, by_seq: int, policy_version: int) -> None:
-        self.rule = rule
-        self.number = number
-        self.part = 0
-        self.state: ClockState = "running"
-        self.started_at = started_at
-        self.anchor_at = started_at
-        self.due_at: datetime | None = None
-        self.stopped_at: datetime | None = None
-        self.breached_at: datetime | None = None
-        self.paused_at: datetime | None = None
-        self.pause_rule: Any = None
-        self.by_seq = by_seq
-        self.owner: str | None = None
-        self.amount: Amount | None = None
-        self.calendar: Calendar | None = None
-        self.counting: Counting | None = None
-        self.data: dict[str, Any] = {}
-        self.expected: set[str] = set(rule.stop_all)
-        self.policy_version = policy_version
-        self.unit = rule.overdue_unit
-        self.paused: Paused = NO_PAUSE
-        self.pauses: list[tuple[datetime, datetime]] = []
+    @property
+    def ref(self) -> str:
+        """What effects of this run are keyed by."""
+        return f"{self.rule.id}.{self.by_seq}.{self.number}"
 
     @property
     def active(self) -> bool:
@@ -75,15 +56,13 @@ class Run:
 
     def state_at(self, at: datetime | None) -> ClockState:
         """The state as of `at`, also between the due instant and the engine's next step."""
-        if (
-            self.state == "running"
-            and self.due_at is not None
-            and at is not None
-            and not self.rule.timer
-            and at > self.due_at
-        ):
-            return "breached"
-        return self.state
+        return "breached" if at is not None and self.is_late(at) else self.state
+
+    def is_late(self, at: datetime) -> bool:
+        """Whether the limit was missed by `at`."""
+        if self.state == "running":
+            return self.due_at is not None and at > self.due_at and not self.rule.timer
+        return self.state == "breached"
 
     def overdue_unit(self) -> str:
         """Working dates for a limit in working days or office hours, calendar dates for the others."""
@@ -93,7 +72,7 @@ class Run:
 
     def overdue_days(self, at: datetime) -> int:
         """Days late (D11) at `at`, or at the stop if that was earlier; 0 when in time."""
-        if self.due_at is None or self.calendar is None:
+        if self.due_at is None:
             return 0
         until = at if self.stopped_at is None or self.stopped_at > at else self.stopped_at
         if until <= self.due_at:
@@ -101,21 +80,20 @@ class Run:
         return self.calendar.overdue_days(self.due_at, until, "wd" if self.overdue_unit() == "wd" else "cd")
 
     def view(self, now: datetime) -> ClockView:
-        data = dict(self.data)
-        state = self.state_at(now)
-        breached_at = self.breached_at
-        if state == "breached" and breached_at is None:
-            breached_at = self.due_at
+        data, rule = dict(self.data), self.rule
+        state, breached_at = self.state, self.breached_at
+        if breached_at is None and self.is_late(now):
+            state, breached_at = "breached", self.due_at
         if breached_at is not None:
             data["overdue_days"] = self.overdue_days(now)
             data["overdue_unit"] = self.overdue_unit()
         data["round"] = self.number + 1
         return ClockView(
-            rule=self.rule.id,
+            rule=rule.id,
             run=self.number,
             part=self.part,
-            clause=self.rule.clause,
-            name=self.rule.name,
+            clause=rule.clause,
+            name=rule.name,
             state=state,
             started_at=self.started_at,
             anchor_at=self.anchor_at,
@@ -125,16 +103,17 @@ class Run:
             provisional=self.provisional(),
             owner=self.owner,
             amount=None if self.amount is None else _as_text(self.amount),
-            calendar=self.rule.calendar,
+            calendar=rule.calendar,
             started_by=self.by_seq,
             policy_version=self.policy_version,
             data=data,
         )
 
     def provisional(self) -> bool:
-        if self.calendar is None or self.due_at is None or self.amount is None:
+        """Whether the due instant leans on days that are not announced yet."""
+        if self.due_at is None or self.amount is None or self.calendar.announced_through is None:
             return False
-        return self.calendar.is_provisional(self.anchor_at, self.due_at, self.amount, self.counting or USUAL_COUNTING)
+        return self.calendar.is_provisional(self.anchor_at, self.due_at, self.amount, self.counting)
 
     def after_pause(self, since: datetime, until: datetime, count: str) -> tuple[datetime, Paused]:
         """The due instant after a rest, and what all rests so far add to the limit.
@@ -143,8 +122,6 @@ class Run:
         the length of the rest, counted as the limit counts; an agreed instant moves by the length of the rest.
         """
         assert self.due_at is not None
-        assert self.calendar is not None
-        assert self.counting is not None
         if self.amount is None:
             return self.due_at + (until - since), self.paused + Paused(time=until - since)
         if count == "time" and self.amount.unit in DAY_UNITS:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shared.engine.rules import clauses_of
 from shared.money import format_minor
 
 if TYPE_CHECKING:
-    from shared.engine.case import Case
     from shared.engine.runs import Run
+    from shared.engine.state import CaseState
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -36,7 +36,7 @@ class Scope:
         "settings",
     )
 
-    def __init__(self, case: Case, settings: Mapping[str, Any]) -> None:
+    def __init__(self, case: CaseState, settings: Mapping[str, Any]) -> None:
         self._case = case
         self.settings = settings
         self.complaint: dict[str, Any] = {}
@@ -44,7 +44,7 @@ class Scope:
         self.data: Mapping[str, Any] = NOTHING
         self.at: Any = None
         self.by: str | None = None
-        self.roles: list[str] = []
+        self.roles: Sequence[str] = ()
         self.actor_unit: str | None = None
         self.seen: dict[str, int] = {}
         self.last: dict[str, dict[str, Any]] = {}
@@ -109,7 +109,7 @@ def count_record(rule: str, stamp: Any) -> dict[str, Any]:
     }
 
 
-def penalty_record(view: Any, exponent: int) -> dict[str, Any]:
+def penalty_record(view: Any) -> dict[str, Any]:
     clauses = clauses_of(view.clause)
     return {
         "rule": view.rule,

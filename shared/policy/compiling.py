@@ -36,20 +36,21 @@ from shared.policy.schema import Policy
 from shared.policy.scope import FACT_OPTIONAL, fact_variables, variables
 from shared.policy.settings import substitute, values_of
 
-ENGINE_TRIGGERS = (
-    "breach",
-    "fired",
-    "met",
-    "late",
-    "started",
-    "count",
-    "penalty",
-    "imposed",
-    "state",
-    "class",
-    "decision",
-    "action",
-)
+ENGINE_TRIGGERS = {
+    "breach": "the limit of the clock or duty has passed",
+    "fired": "a clock of the kind `timer` has come to its end",
+    "met": "the clock was stopped in time",
+    "late": "the clock was stopped after its limit had passed",
+    "started": "the clock was started",
+    "count": "the counter has reached its threshold; without a threshold, each time it counts",
+    "penalty": "the amount of the penalty is known, at once or by a decision",
+    "imposed": "the penalty has come about, decided or not",
+    "state": "the state was entered",
+    "class": "kind, category, severity, priority or respondent has changed, was known for the first time, or was stated again",
+    "decision": "the complaint counts as `accepted` or `declined`",
+    "action": "the action was done",
+}
+"""What the engine finds out, by the word before the colon."""
 TOLD_TRIGGERS = ("effect", "penalty")
 NULLABLE = frozenset({"clock", "count", "penalty", "by", "actor_unit"})
 
@@ -465,6 +466,8 @@ class Compiler:
             self.covers(left_out.clause, f"by_design_not.{place}")
         reports = self._reports()
         messages = self._messages()
+        for handlers in self.on.values():
+            handlers.settle()
         return CompiledPolicy(
             version=self.version,
             regime=policy.regime,
@@ -497,6 +500,9 @@ class Compiler:
             messages=messages,
             warnings=tuple(self.placed(one) for one in self.problems if one.severity == "warning"),
             incomplete=self._incomplete(),
+            usual_states=_usual_states(policy),
+            word_clauses=_word_clauses(policy),
+            judges_acceptance=bool(acceptance) or any(one.acceptance for one in self.on.values()),
             classifies=bool(classes)
             or any(one.classes for one in self.on.values())
             or any(key.startswith("class:") for key in self.on),
@@ -665,7 +671,10 @@ class Compiler:
                 self.val(rule.members, f"{path}/members"),
                 self.val(rule.as_, f"{path}/as"),
                 rule.auto,
+                literal=False,
             )
+            parts = (made.unit, made.role, made.staff, made.as_)
+            made.literal = made.members is None and not any(callable(part) for part in parts)
             self.covers(rule.clause, made.id)
             for key, condition in self.triggers(rule.on, f"{path}/on"):
                 self.handlers(key).routes.append((condition, made))
@@ -1213,6 +1222,42 @@ def compiled_states() -> tuple[str, ...]:
         "withdrawn",
         "merged",
     )
+
+
+STATE_OF_KIND = {
+    "accepted": "accepted",
+    "declined": "declined",
+    "assigned": "assigned",
+    "resolved": "resolved",
+    "closed": "closed",
+    "reopened": "reopened",
+    "archived": "archived",
+    "withdrawn": "withdrawn",
+    "handed_over": "handed_over",
+}
+ALWAYS_KNOWN = frozenset({"withdrawn", "handed_over"})
+
+
+def _usual_states(policy: Policy) -> dict[str, str]:
+    """Where a kind of entry leads without a rule, as far as the regime has such a state."""
+    known = policy.vocabulary.states
+    return {
+        kind: state
+        for kind, state in STATE_OF_KIND.items()
+        if not known or state in known or state in ALWAYS_KNOWN
+    }
+
+
+def _word_clauses(policy: Policy) -> dict[tuple[str, str], Any]:
+    """The clauses that words of the class carry."""
+    words = policy.vocabulary
+    parts = (("kind", words.kinds), ("category", words.categories), ("severity", words.severities))
+    return {
+        (part, name): term.clause
+        for part, terms in parts
+        for name, term in terms.items()
+        if isinstance(term, schema.Term) and term.clause is not None
+    }
 
 
 def _prefixed(head: str, hint: str | None) -> str | None:

@@ -1,0 +1,64 @@
+"""Whether a complaint is taken up: by rule, at receipt, or as a person decided."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shared.engine.model import AcceptanceView, Entry
+from shared.engine.rules import AcceptanceRule
+from shared.engine.state import CaseState, Context
+
+
+def accept_at_receipt(case: CaseState, entry: Entry) -> None:
+    """A complaint that counts as accepted as soon as it is received."""
+    condition = case.policy.accept_when
+    if condition is None or condition(case.scope) is True:
+        case.acceptance = AcceptanceView(accepted=True, at=entry.at)
+        case.scope.complaint["accepted"] = True
+
+
+def accept(case: CaseState, entry: Entry, keys: tuple[str, ...], context: Context) -> None:
+    """What the entry decides, else what the rules say now."""
+    before = case.acceptance
+    if entry.kind == "accepted":
+        case.acceptance, case.decided_by_person = AcceptanceView(accepted=True, at=entry.at), True
+    elif entry.kind == "declined":
+        reason = entry.data.get("reason")
+        clause = case.policy.decline_clauses.get(str(reason))
+        case.acceptance = AcceptanceView(accepted=False, at=entry.at, reason=reason, clause=clause)
+        case.decided_by_person = True
+    for key in keys:
+        handlers = case.policy.on.get(key)
+        for condition, rule in () if handlers is None else handlers.acceptance:
+            if case.applies(condition, rule):
+                _accept_by(case, rule, entry.at)
+                case.decided_by_person = True
+                break
+    if not case.decided_by_person:
+        _judge(case, entry.at)
+    now = case.acceptance
+    if now is before and entry.kind != "received":
+        return
+    complaint = case.scope.complaint
+    complaint["accepted"] = None if now is None else now.accepted
+    complaint["decline_reason"] = None if now is None else now.reason
+    if now is not None:
+        case.trigger("decision:accepted" if now.accepted else "decision:declined", context)
+
+
+def _judge(case: CaseState, at: datetime) -> None:
+    """What the rules without a trigger say, until somebody decides."""
+    if case.acceptance_watch.sees_change(case.scope):
+        case.judged = next((rule for rule in case.policy.acceptance if case.holds(rule.when, rule)), None)
+    rule, known = case.judged, case.acceptance
+    if rule is not None:
+        if known is None or known.accepted != rule.accepted or known.clause != rule.clause:
+            _accept_by(case, rule, at)
+    elif known is not None and not known.accepted:
+        case.acceptance = AcceptanceView(accepted=True, at=at) if case.policy.accept_at_receipt else None
+
+
+def _accept_by(case: CaseState, rule: AcceptanceRule, at: datetime) -> None:
+    reason = None if rule.accepted else case.value(rule.reason, rule)
+    clause = rule.clause if rule.clause is not None or rule.accepted else case.policy.decline_clauses.get(str(reason))
+    case.acceptance = AcceptanceView(accepted=rule.accepted, at=at, reason=reason, clause=clause)

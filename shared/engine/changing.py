@@ -1,0 +1,64 @@
+"""Going on under other rules: a new version, announced days, the deadlines of merged complaints."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shared.engine.clocks import limit, move, supersede
+from shared.engine.model import Entry
+from shared.engine.runs import Run
+from shared.engine.state import CaseState
+
+
+def change_policy(case: CaseState, entry: Entry) -> None:
+    """Go on under another version. Breached clocks stay as they are; running ones get the new limit, never one already past."""
+    version = int(entry.data["version"])
+    policy = case.policies[version]
+    case.policy = policy
+    case.scope.settings = policy.settings
+    case.watch()
+    for name, runs in case.runs.items():
+        rule = policy.clocks.get(name)
+        for run in runs:
+            if not run.active:
+                continue
+            if rule is None:
+                supersede(run, entry.at)
+                continue
+            run.rule = rule
+            if run.is_late(entry.at):
+                continue
+            run.policy_version = version
+            run.counting = rule.counting
+            recompute(case, run, entry.at)
+
+
+def change_calendar(case: CaseState, entry: Entry) -> None:
+    """Days that were not announced are known now, or an exception moves running clocks."""
+    case.known_at = entry.at
+    for runs in case.runs.values():
+        for run in runs:
+            if run.active and run.state_at(entry.at) in ("running", "paused"):
+                run.calendar = case.calendars.at(run.rule.calendar, run.started_at, entry.at)
+                recompute(case, run, entry.at)
+
+
+def recompute(case: CaseState, run: Run, at: datetime) -> None:
+    if run.due_at is None:
+        return
+    saved = case.scope.data
+    case.scope.data = run.data
+    amount, due = limit(case, run, run.number if run.rule.repeat_count else 0)
+    case.scope.data = saved
+    if due is not None and due != run.due_at and due > at:
+        run.amount = amount
+        move(case, run, due, at)
+
+
+def tighten(case: CaseState, entry: Entry) -> None:
+    """Of merged or split complaints each keeps the strictest deadline."""
+    for name, text in entry.data["deadlines"].items():
+        due = datetime.fromisoformat(text) if isinstance(text, str) else text
+        for run in case.runs.get(name, ()):
+            if run.active and run.state == "running" and run.due_at is not None and due < run.due_at:
+                move(case, run, due, entry.at)

@@ -1,0 +1,81 @@
+"""The class of a case: what was stated, and what the rules make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.engine.model import ClassView
+from shared.engine.rules import Clause
+from shared.engine.state import CLASS_NAMES, CLASS_PARTS, CaseState, Context
+
+
+def classify(case: CaseState, keys: tuple[str, ...], context: Context) -> None:
+    """Set the class anew: rules with `override` before what was stated, what was stated before the other rules."""
+    on = case.policy.on
+    handlers = [one for key in keys if (one := on.get(key)) is not None and one.classes]
+    if not (case.class_watch.sees_change(case.scope) or case.restated or handlers):
+        return
+    case.restated = False
+    complaint, former = case.scope.complaint, case.shown_class
+    chosen = _chosen(case)
+    for one in handlers:
+        for condition, rule in one.classes:
+            if case.applies(condition, rule):
+                for part, value in rule.set:
+                    found = case.value(value, rule)
+                    chosen[part] = (found, rule.clause)
+                    case.stated[part] = found
+                    case.class_clauses[part] = rule.clause
+                    case.restated = True
+    for part, name in zip(CLASS_PARTS, CLASS_NAMES, strict=True):
+        if part in chosen:
+            complaint[name], case.class_clauses[part] = chosen[part]
+        elif part in case.stated:
+            complaint[name] = case.stated[part]
+        else:
+            complaint[name] = None
+            case.class_clauses.pop(part, None)
+    case.shown_class = case.class_now()
+    entry = context.entry
+    for part, before, now in zip(CLASS_PARTS, former, case.shown_class, strict=True):
+        if (
+            now != before
+            or (now and entry is not None and entry.kind == "received")
+            or (entry is not None and entry.kind == "classified" and entry.data.get(part) is not None)
+        ):
+            case.trigger(f"class:{part}", context)
+
+
+def _chosen(case: CaseState) -> dict[str, tuple[Any, Clause]]:
+    """What the rules without a trigger set, and by which clause."""
+    chosen: dict[str, tuple[Any, Clause]] = {}
+    forced: set[str] = set()
+    for rule in case.policy.classes:
+        wanted = [
+            (part, value)
+            for part, value in rule.set
+            if (part not in chosen or (rule.override and part not in forced))
+            and (rule.override or part not in case.stated)
+        ]
+        if not wanted or not case.holds(rule.when, rule):
+            continue
+        for part, value in wanted:
+            chosen[part] = (case.value(value, rule), rule.clause)
+            if rule.override:
+                forced.add(part)
+    return chosen
+
+
+def class_of(case: CaseState) -> ClassView:
+    """The class, and for each part the clause of the rule that set it, else that of the word itself."""
+    kind, category, severity, priority, respondent = case.class_now()
+    clauses: dict[str, Clause] = {}
+    if case.policy.word_clauses:
+        for part, word in (("kind", kind), ("category", category), ("severity", severity)):
+            clause = case.policy.word_clauses.get((part, word))
+            if clause is not None:
+                clauses[part] = clause
+    clauses.update(case.class_clauses)
+    return ClassView(
+        kind=kind, category=category, severity=severity, priority=priority, respondent=respondent, clauses=clauses
+    )

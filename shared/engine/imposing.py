@@ -1,0 +1,185 @@
+"""Penalties of a case: how they come about, what people decide about them, and which of them stand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+
+from shared.engine.model import Entry, PenaltyView
+from shared.engine.penalties import Decision, Liability
+from shared.engine.rules import Clause, CompiledPolicy, PenaltyRule
+from shared.engine.scope import penalty_record
+from shared.engine.state import CaseState, Context
+from shared.money import parse_minor
+
+
+def impose(case: CaseState, rule: PenaltyRule, keys: tuple[str, ...], context: Context) -> None:
+    decision = "penalty_decided" in keys
+    if decision and context.data.get("clause") not in rule.clauses:
+        return
+    if decision and any(one.seq == case.seq and one.rule.id == rule.id for one in case.liabilities):
+        return
+    if decision and _decided_now(case, rule):
+        return
+    party = None
+    if decision:
+        party = context.data.get("party")
+    if party is None:
+        party = case.first(rule.party, rule)
+    if party is None:
+        return
+    if rule.once_per:
+        once = (rule.id, party, *(str(case.value(one, rule)) for one in rule.once_per))
+        if once in case.once:
+            return
+        case.once.add(once)
+    liability = Liability(
+        rule,
+        party,
+        context.at,
+        case.seq,
+        len(case.liabilities),
+        context.data,
+        context.clock_run,
+        context.count,
+        context.liability,
+    )
+    case.liabilities.append(liability)
+    if decision and rule.open_item is not None and context.entry is not None:
+        liability.decision = decision_of(context.entry, case.policy)
+    _penalty_event(case, "imposed", liability, context)
+    if rule.open_item is None or liability.decision is not None:
+        _penalty_event(case, "penalty", liability, context)
+
+
+def _decided_now(case: CaseState, rule: PenaltyRule) -> bool:
+    """Whether this very entry has just decided a waiting penalty of the rule."""
+    return any(
+        one.rule is rule
+        and one.decision is not None
+        and one.decision.at == case.at
+        and one.decision.data is case.scope.data
+        for one in case.liabilities
+    )
+
+
+def _penalty_event(case: CaseState, what: str, liability: Liability, context: Context) -> None:
+    key = f"{what}:{liability.rule.id}"
+    if key in case.policy.on:  # what nobody waits for need not be worked out
+        case.queue.append((key, _penalty_context(case, liability, context)))
+
+
+def _penalty_context(case: CaseState, liability: Liability, context: Context) -> Context:
+    view = liability.first_view(case, context.at)
+    record = None if view is None else penalty_record(view)
+    return Context(
+        context.at,
+        context.data,
+        context.ref,
+        entry=context.entry,
+        clock_run=context.clock_run,
+        penalty=record,
+        liability=liability,
+    )
+
+
+def decide(case: CaseState, entry: Entry, context: Context) -> None:
+    """A decision, waiver, appeal or appeal decision reaches the penalties of its clause and party."""
+    clause, party = entry.data.get("clause"), entry.data.get("party")
+    mine = [
+        one
+        for one in case.liabilities
+        if clause in one.rule.clauses and not one.void and (party is None or one.party == party)
+    ]
+    if entry.kind == "penalty_decided":
+        waiting = [one for one in mine if one.rule.open_item is not None]
+        has_figure = any(entry.data.get(name) is not None for name in ("amount_cny", "percent", "share_percent"))
+        undecided = [one for one in waiting if one.decision is None] or (waiting[-1:] if has_figure else [])
+        for one in undecided[:1] if party is None else undecided:
+            one.decision = decision_of(entry, case.policy)
+            _penalty_event(case, "penalty", one, context)
+    elif entry.kind == "penalty_waived":
+        for one in mine:
+            one.waived = decision_of(entry, case.policy)
+    elif entry.kind == "penalty_appealed":
+        for one in mine:
+            one.appealed_at = entry.at
+    elif entry.kind == "penalty_appeal_decided":
+        for one in mine:
+            one.correction = decision_of(entry, case.policy)
+            _penalty_event(case, "penalty", one, context)
+
+
+def penalties(case: CaseState, now: datetime) -> list[PenaltyView]:
+    """What is imposed as of `now`: exclusions first, then competing rules."""
+    case.worked_out = {}
+    try:
+        standing = [one for one in case.liabilities if not one.void and _stands(case, one)]
+        views = [(one, one.views(case, now)) for one in standing]
+    finally:
+        case.worked_out = None
+    if any(one.rule.stack is not None for one in standing):
+        return _without_competitors(case, views)
+    return [view for _, shown in views for view in shown]
+
+
+def _without_competitors(case: CaseState, views: list[tuple[Liability, list[PenaltyView]]]) -> list[PenaltyView]:
+    """Of the penalties of one stack for one party, the highest or all as the stack says, and each sanction once."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, (one, _) in enumerate(views):
+        if one.rule.stack is not None:
+            groups.setdefault((one.rule.stack, one.party), []).append(place)
+    dropped: set[int] = set()
+    for (stack, _), places in groups.items():
+        if case.policy.stacks.get(stack, "highest") == "highest" and len(places) > 1:
+            best = max(places, key=lambda place: (sum(view.amount_minor or 0 for view in views[place][1]), -place))
+            dropped.update(place for place in places if place != best)
+    found: list[PenaltyView] = []
+    sanctions: set[tuple[str, str, str]] = set()
+    for place, (one, shown) in enumerate(views):
+        if place in dropped:
+            continue
+        for view in shown:
+            if one.rule.stack is not None and view.sanction is not None:
+                mark = (one.rule.stack, one.party, view.sanction)
+                if mark in sanctions:
+                    continue
+                sanctions.add(mark)
+            found.append(view)
+    return found
+
+
+def _stands(case: CaseState, one: Liability) -> bool:
+    rule, scope = one.rule, case.scope
+    if one.source is not None and (one.source.void or not _stands(case, one.source)):
+        return False  # a share of nothing
+    if rule.while_ is None and not case.policy.exclusions:
+        return True
+    saved = scope.data, scope.at, scope.clock_run, scope.count
+    scope.data, scope.at, scope.clock_run, scope.count = one.data, one.at, one.clock_run, one.count
+    try:
+        return case.holds(rule.while_, rule) and excluded(case, rule) is None
+    finally:
+        scope.data, scope.at, scope.clock_run, scope.count = saved
+
+
+def excluded(case: CaseState, rule: PenaltyRule) -> tuple[Clause] | None:
+    """The clause under which this penalty is not imposed now."""
+    for condition, rules, clause in case.policy.exclusions:
+        if (not rules or rule.id in rules) and case.holds(condition, rule):
+            return (clause,)
+    return None
+
+
+def decision_of(entry: Entry, policy: CompiledPolicy) -> Decision:
+    """What a person decided by an entry on the ledger."""
+    amount = entry.data.get("amount_cny")
+    percent: Decimal | None = None
+    for name in ("percent", "share_percent"):
+        if entry.data.get(name) is not None:
+            try:
+                percent = Decimal(str(entry.data[name]))
+            except InvalidOperation:
+                percent = None
+    minor = None if amount is None else parse_minor(str(amount), policy.currency)
+    return Decision(minor, percent, entry.by.id, entry.at, entry.data)

@@ -1,0 +1,111 @@
+"""What an entry says of the complaint, and what of it is remembered."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from shared.engine.model import Entry
+from shared.engine.state import CLASS_PARTS, CaseState
+
+SAID_LATER: Final = frozenset({"category", "severity", "priority", "kind", "outcome", "fields"})
+"""What an entry after the first may say of the complaint; most say nothing of this."""
+
+
+def keys_of(entry: Entry) -> tuple[str, ...]:
+    """The triggers that an entry is: its kind, and its kind with the step it is about."""
+    kind, step = entry.kind, entry.data.get("step")
+    return (kind,) if step is None else (kind, f"{kind}:{step}")
+
+
+def note(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
+    """Take over what the entry states, and remember it."""
+    kind = entry.kind
+    if kind == "received":
+        _take_first(case, entry)
+    elif kind != "step":
+        if not SAID_LATER.isdisjoint(entry.data):
+            _take_said(case, entry)
+        _take_kind(case, entry)
+    elif entry.data.get("fields").__class__ is dict:
+        _take_fields(case, entry)
+    scope, kept, data = case.scope, case.kept, entry.data
+    last, seen = kept.last, scope.seen
+    for key in keys:
+        seen[key] = seen.get(key, 0) + 1
+        case.last_at[key] = entry.at
+        if last is None or key in last:
+            scope.last[key] = record(entry, key)
+    if kept.entries:
+        case.seen_entries.append(record(entry, keys[-1]))
+    for name in kept.collected:
+        value = data.get(name)
+        if value.__class__ is list and name != "next_dates":
+            known = scope.collected[name]
+            known.extend(one for one in value if isinstance(one, str) and one not in known)
+        elif value.__class__ is str and value not in scope.collected[name]:  # one name is a list of one
+            scope.collected[name].append(value)
+
+
+def _take_first(case: CaseState, entry: Entry) -> None:
+    """What the complaint says of itself when it is received."""
+    scope, data = case.scope, entry.data
+    complaint = scope.complaint
+    for part in CLASS_PARTS[:4]:
+        value = complaint[part] = data.get(part)
+        if value is not None:
+            case.stated[part] = value
+    complaint["channel"] = data.get("channel")
+    complaint["anonymous"] = bool(data.get("anonymous", False))
+    complaint["received_at"] = entry.at
+    complaint["complainant"] = data.get("complainant") or {}
+    complaint["respondent"] = dict(data.get("respondent") or {})
+    complaint["handler"] = dict(data.get("handler") or {})
+    complaint["number"] = data.get("number")
+    scope.fields = dict(data.get("fields") or {})
+    case.restated = True
+    case.first_contact = scope.fields.get("first_receiver") or entry.by.id
+
+
+def _take_said(case: CaseState, entry: Entry) -> None:
+    """A class, an outcome or fields that an entry states anew."""
+    data, complaint = entry.data, case.scope.complaint
+    parts = ("category", "severity", "priority")
+    for part in (*parts, "kind") if entry.kind in ("classified", "corrected") else parts:
+        if data.get(part) is not None:
+            case.stated[part] = complaint[part] = data[part]
+            case.class_clauses.pop(part, None)  # no rule set it any more
+            case.restated = True
+    if data.get("outcome") is not None:
+        complaint["outcome"] = data["outcome"]
+    if isinstance(data.get("fields"), dict):
+        _take_fields(case, entry)
+
+
+def _take_fields(case: CaseState, entry: Entry) -> None:
+    case.scope.fields = {**case.scope.fields, **entry.data["fields"]}
+
+
+def _take_kind(case: CaseState, entry: Entry) -> None:
+    """What follows from the kind of an entry alone."""
+    kind, data, complaint = entry.kind, entry.data, case.scope.complaint
+    if kind == "assigned":
+        named = {part: data[part] for part in ("staff", "unit") if data.get(part) is not None}
+        complaint["handler"] = {**(complaint["handler"] or {}), **named}
+    elif kind == "withdrawn":
+        complaint["outcome"] = "withdrawn"
+    elif kind == "corrected" and data.get("respondent_of"):
+        complaint["respondent"] = dict(data["respondent_of"])
+
+
+def record(entry: Entry, key: str) -> dict[str, Any]:
+    """An entry as `last` and `entries` show it."""
+    by = entry.by
+    roles = (*by.roles, by.unit) if by.unit else by.roles
+    return {
+        "trigger": key,
+        "kind": entry.kind,
+        "at": entry.at,
+        "by": by.id,
+        "roles": list(dict.fromkeys(roles)),
+        "data": entry.data,
+    }
