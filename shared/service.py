@@ -24,7 +24,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
 
-from shared import dead_letters, housekeeping, migrations, problems
+from shared import VERSION, dead_letters, housekeeping, migrations, problems
 from shared.api_document import described
 from shared.auth import Caller, check_guarded, public
 from shared.body import RecourseRequest
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 S = TypeVar("S", bound=ServiceSettings)
-VERSION = "0.1.0"
+
 LOOP_BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 

@@ -16,8 +16,7 @@ from typing import Final
 from cyclopts import App
 
 from services.cli.output import NOT_DONE, CommandError, note, sentence_of
-
-VERSION: Final = "0.1.0"
+from shared import VERSION
 
 COMMANDS: Final = {
     "up": ("services.cli.up:up", "Run everything on this machine: PostgreSQL, NATS, the five services, one address."),

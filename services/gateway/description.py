@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shared.service import VERSION
+from shared import VERSION
 
 _REF = "#/components/schemas/"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from services.cli import output
 from services.cli.client import refusal
 from services.notify.sinks import Request, http_server
 from services.stack import Address, address_of
+from shared import VERSION
 
 Run = Callable[..., tuple[int, str, str]]
 LETTER = "0190a000-0000-7000-8000-000000000001"
@@ -74,6 +77,11 @@ def test_every_command_and_group_explains_itself(run: Run) -> None:
         assert f"recourse {group} COMMAND" in run(group, "--help")[1]
 
 
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert run("--version")[1].strip() == project["project"]["version"] == VERSION
+
+
 def test_help_loads_neither_servers_nor_services() -> None:
     script = (
         "import sys\nfrom services import cli\n"
@@ -97,12 +105,13 @@ def test_a_missing_key_is_said_before_anything_is_asked(run: Run) -> None:
     assert "RECOURSE_KEY" in err
 
 
-def test_missing_settings_are_all_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RECOURSE_DATABASE_URL", raising=False)
-    code, _, err = run("serve", "gateway")
-    assert code == 3
+def test_missing_settings_are_all_named() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECOURSE_")}
+    arguments = [sys.executable, "-m", "services.cli", "serve", "gateway"]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 3
     for name in ("INTAKE", "ROUTING", "SLA", "NOTIFY", "REPORTING"):
-        assert f"RECOURSE_{name}_URL is not set" in err
+        assert f"RECOURSE_{name}_URL is not set" in ended.stderr
 
 
 def test_migrate_asks_for_its_address(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
