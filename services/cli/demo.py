@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from services.cli.output import NOT_WELL, note, say, say_json
+from services.cli.output import NOT_WELL, note, run_loop, say, say_json
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -25,7 +25,7 @@ def demo(*, json: Flag = False, faults: Flag = False, data: Path | None = None) 
         faults: kill each service, NATS and PostgreSQL once while complaints come in, and delete NATS's data.
         data: folder to keep data and logs in; else they are removed afterwards.
     """
-    return asyncio.run(_demo(json=json, faults=faults, data=data))
+    return run_loop(_demo(json=json, faults=faults, data=data))
 
 
 async def _demo(*, json: bool, faults: bool, data: Path | None) -> int:

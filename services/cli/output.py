@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 NOT_WELL: Final = 1
 NOT_DONE: Final = 3
@@ -34,6 +36,16 @@ def sentence_of(error: BaseException) -> str | None:
         found = [sentence_of(each) for each in error.exceptions]
         return next((sentence for sentence in found if sentence is not None), None)
     return None
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run something to its end in the faster event loop."""
+    import asyncio
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def say(text: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from services.cli.output import note, say, say_json
+from services.cli.output import note, run_loop, say, say_json
 
 if TYPE_CHECKING:
     from services.stack import Stack
@@ -35,7 +35,7 @@ def up(
         smtp_port: where complaints come in by mail; 0 takes any free one.
         json: once everything works, print where it is, and the operator's key if it was made now, as one JSON object.
     """
-    return asyncio.run(_up(processes=processes, data=data, port=port, smtp_port=smtp_port, json=json))
+    return run_loop(_up(processes=processes, data=data, port=port, smtp_port=smtp_port, json=json))
 
 
 async def _up(*, processes: bool, data: Path, port: int, smtp_port: int, json: bool) -> int:

@@ -170,6 +170,10 @@ class OverHttp:
                         "The service that answers this is not running.", retry_after_seconds=2
                     ) from None
                 await asyncio.sleep(_STEP_SECONDS)
+            except httpcore.PoolTimeout:
+                raise UnavailableError(
+                    "The service that answers this has too many requests in hand.", retry_after_seconds=1
+                ) from None
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
                 if method in (b"GET", b"HEAD") and time.monotonic() < until:
                     await asyncio.sleep(_STEP_SECONDS)
