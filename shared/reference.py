@@ -393,7 +393,8 @@ def book_of(zone: str | None, policies: list[Any], published: list[Any]) -> Cale
                 since = row["published_at"] if name in last else FROM_THE_BEGINNING
                 revisions.setdefault(name, []).append(Revision(published_at=since, spec=spec))
                 last[name] = spec
-    if section.default not in revisions:  # a policy that says nothing about it means the usual one, until an edition is published
+    # A policy that says nothing about it means the usual one, until an edition is published.
+    if section.default not in revisions:
         fallback = section.calendars.get(section.default) or CalendarSpec()
         revisions[section.default] = [Revision(published_at=FROM_THE_BEGINNING, spec=fallback)]
     for row in published:
