@@ -21,6 +21,7 @@ from shared import VERSION
 COMMANDS: Final = {
     "up": ("services.cli.up:up", "Run everything on this machine: PostgreSQL, NATS, the five services, one address."),
     "demo": ("services.cli.demo:demo", "Watch four organisations' complaints go through, and an audit at the end."),
+    "audit": ("services.cli.audit:audit", "Whether what was promised is so: compares every store with every other."),
     "status": ("services.cli.status:status", "Whether everything works, and what to do if not."),
     "serve": ("services.cli.serve:serve", "Run one service, or the gateway, as the environment sets it up."),
     "migrate": ("services.cli.migrate:migrate", "Bring the database up to date."),

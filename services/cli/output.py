@@ -67,6 +67,13 @@ def say_json(value: Any) -> None:
     say(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def say_json_line(value: Any) -> None:
+    """One JSON document in one line."""
+    import msgspec
+
+    say(msgspec.json.encode(value).decode())
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lines with columns under their headings; wide characters count twice."""
     cells = [list(headings), *([("" if each is None else str(each)) for each in row] for row in rows)]

@@ -1,0 +1,413 @@
+"""What was answered, against what is stored: I1, I2, I10, I11 and I15."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from services.audit.journal import Asked
+from services.audit.look import Look, Receipt
+from services.audit.streams import SERVICES
+
+PATIENCE: Final = timedelta(seconds=60)
+"""So long does a sender come again; within it there must be an answer."""
+
+SOURCES: Final = {"api": "api", "webhook": "webhook", "smtp": "email", "csv": "csv"}
+"""What the journal calls a way in, and what intake calls it."""
+
+CASES: Final = """
+SELECT tenant_id, case_id, number, version
+  FROM routing."case"
+ WHERE kind = 'complaint'"""
+
+ELSEWHERE: Final = """
+SELECT tenant_id, case_id, 'sla' AS place FROM sla.watched_case WHERE case_kind = 'complaint'
+ UNION
+SELECT tenant_id, case_id, 'reporting' FROM reporting.fact WHERE case_kind = 'complaint' AND seq > 0"""
+
+ALL_CASES: Final = """
+SELECT case_id FROM routing."case"
+ UNION
+SELECT case_id FROM sla.watched_case"""
+
+NUMBERS: Final = """
+SELECT tenant_id, number, array_agg(id ORDER BY stored_at, id) AS ids
+  FROM (SELECT tenant_id, number, complaint_id AS id, stored_at FROM intake.complaint
+         UNION
+        SELECT c.tenant_id, c.number, c.case_id, c.stored_at
+          FROM routing."case" c
+         WHERE c.kind = 'complaint'
+           AND NOT EXISTS (SELECT FROM intake.complaint i
+                            WHERE i.tenant_id = c.tenant_id AND i.complaint_id = c.case_id)) AS every
+ GROUP BY tenant_id, number
+HAVING count(*) > 1"""
+
+TEXTS: Final = """
+SELECT tenant_id, text_id AS id, case_id AS of, owner_id AS owner, 'a text' AS what FROM intake.free_text
+ UNION ALL
+SELECT tenant_id, attachment_id, complaint_id, owner_id, 'an attachment' FROM intake.attachment"""
+
+OWNERS: Final = """
+SELECT tenant_id, owner_id AS owner, 'a key of a person' AS what FROM intake.data_key
+ UNION
+SELECT tenant_id, complainant_id, 'a contact' FROM intake.contact_point"""
+
+IDEMPOTENT: Final = """
+SELECT tenant_id, key, status, body
+  FROM {service}.idempotency_key"""
+
+ENTERED: Final = """
+SELECT e.tenant_id, e.case_id, count(*) AS n
+  FROM routing.entry e
+ WHERE e.seq > 1 AND e.key IS NULL AND e.by ->> 'id' <> 'system'
+ GROUP BY e.tenant_id, e.case_id"""
+
+
+async def check(look: Look) -> None:
+    by_key = _receipts(look)
+    altered = _answers(look, by_key)
+    await _doubles(look, altered)
+    await _refused(look, by_key, altered)
+    await _missing(look)
+    await _entries(look)
+    await _acts(look)
+    _patience(look)
+
+
+def _receipts(look: Look) -> dict[tuple[UUID, str], Receipt]:
+    """I2: a key stands for one complaint, and a complaint for one key. Returns the receipts by tenant and key."""
+    found: dict[tuple[UUID, str], Receipt] = {}
+    for receipt in look.receipts:
+        look.findings.looked_at(1)
+        before = found.setdefault((receipt.tenant_id, receipt.key), receipt)
+        if before is not receipt:
+            look.findings.add(
+                "I2", receipt.key, "two complaints under one key", tenant_id=receipt.tenant_id, is_extra=True
+            )
+    return found
+
+
+def _stored_key(asked: Asked, hooks: Mapping[str, str]) -> str:
+    """The key under which intake would have stored a request."""
+    if asked.source == "api":
+        return f"api:{asked.key}"
+    if asked.source == "webhook":
+        return hooks.get(asked.key, f"hook::{asked.key}")
+    return asked.key
+
+
+def _hooks(look: Look) -> dict[str, str]:
+    """Receipts of webhooks by the id that the sender gave; between them stands the source's id."""
+    return {receipt.key.split(":", 2)[2]: receipt.key for receipt in look.receipts if receipt.key.startswith("hook:")}
+
+
+def _answers(look: Look, by_key: Mapping[tuple[UUID, str], Receipt]) -> set[tuple[UUID, str]]:
+    """I10: every answer under a key is the same, and is what is stored under it.
+
+    Returns the tenants and keys of which that is not so: what else is wrong with them follows from it.
+    """
+    hooks = _hooks(look)
+    altered: set[tuple[UUID, str]] = set()
+    numbers = {complaint.complaint_id: complaint.number for complaint in look.complaints}
+    for asked in look.asked:
+        look.findings.looked_at(1)
+        told = {(line.case_id, line.number, line.seq, line.answer) for line in asked.good}
+        seen_good = False
+        for line in asked.answers:
+            if 200 <= line.status < 300:
+                seen_good = True
+            elif seen_good and line.status in (400, 404, 413, 415, 422) and asked.source != "smtp":
+                told.add((None, None, None, f"refused {line.status}"))
+        if len(told) > 1:
+            look.findings.add(
+                "I10", asked.key, f"{len(told)} different answers", tenant_id=asked.tenant_id, is_extra=True
+            )
+            continue
+        if asked.source not in ("api", "webhook"):
+            continue
+        place = (asked.tenant_id, _stored_key(asked, hooks))
+        receipt = by_key.get(place)
+        for line in asked.good:
+            if line.case_id is None or line.case_id in look.misplaced:
+                continue
+            if receipt is not None and receipt.complaint_id != line.case_id:
+                altered.add(place)
+                look.findings.add(
+                    "I10",
+                    asked.key,
+                    f"was answered with {line.case_id}, and would be with {receipt.complaint_id}",
+                    tenant_id=asked.tenant_id,
+                )
+            elif line.number is not None and numbers.get(line.case_id, line.number) != line.number:
+                look.findings.add(
+                    "I10",
+                    asked.key,
+                    f"was answered with number {line.number}, and would be with {numbers[line.case_id]}",
+                    tenant_id=asked.tenant_id,
+                )
+    return altered
+
+
+async def _doubles(look: Look, altered: set[tuple[UUID, str]]) -> None:
+    """I2, beside the keys: numbers that were given twice, complaints with two keys or none."""
+    hooks = _hooks(look)
+    without = {
+        line.case_id
+        for asked in look.asked
+        if (asked.tenant_id, _stored_key(asked, hooks)) in altered
+        for line in asked.good
+    }
+    for row in await look.rows(NUMBERS):
+        for each in row["ids"][1:]:
+            if each not in look.misplaced and each not in without:
+                look.findings.add(
+                    "I2", each, f"has number {row['number']}, as another has", tenant_id=row["tenant_id"], is_extra=True
+                )
+    keys: dict[UUID, set[str]] = defaultdict(set)
+    for receipt in look.receipts:
+        keys[receipt.complaint_id].add(receipt.key)
+    answered = look.answered
+    for complaint in look.complaints:
+        look.findings.looked_at(1)
+        case_id, mine = complaint.complaint_id, keys.get(complaint.complaint_id, set())
+        if case_id in look.misplaced or case_id in without or look.findings.has("I2", case_id):
+            continue
+        if not mine and complaint.stored_at > look.retained_from and case_id in answered:
+            look.findings.add(
+                "I2", case_id, "its key is gone; a repeat would store it again", tenant_id=complaint.tenant_id
+            )
+        if len(mine) > 1 and not any((complaint.tenant_id, key) in altered for key in mine):
+            look.findings.add(
+                "I2", case_id, f"{len(mine)} keys for one complaint", tenant_id=complaint.tenant_id, is_extra=True
+            )
+
+
+async def _refused(look: Look, by_key: Mapping[tuple[UUID, str], Receipt], altered: set[tuple[UUID, str]]) -> None:
+    """I15: what was refused has left nothing; what is there, somebody has sent."""
+    hooks = _hooks(look)
+    taken = {(asked.tenant_id, asked.source, asked.key) for asked in look.asked if asked.is_stored or asked.is_open}
+    asked_for: dict[UUID, set[str]] = defaultdict(set)
+    journalled: set[tuple[UUID, str]] = set()
+    for asked in look.asked:
+        journalled.add((asked.tenant_id, asked.source))
+        key = _stored_key(asked, hooks)
+        asked_for[asked.tenant_id].add(key)
+        if not asked.is_refused_for_good or (asked.tenant_id, asked.source, asked.key) in taken:
+            continue
+        look.findings.looked_at(1)
+        receipt = by_key.get((asked.tenant_id, key)) if asked.source in ("api", "webhook") else None
+        if receipt is not None:
+            look.findings.add(
+                "I15",
+                receipt.complaint_id,
+                f"stored under key {asked.key}, which was refused",
+                tenant_id=asked.tenant_id,
+                is_extra=True,
+            )
+    answered = look.answered
+    by_complaint = {receipt.complaint_id: receipt.key for receipt in look.receipts}
+    for complaint in look.complaints:
+        case_id = complaint.complaint_id
+        if case_id in look.misplaced or case_id in answered or look.findings.has("I2", case_id):
+            continue
+        stored_key = by_complaint.get(case_id)
+        if stored_key is None:
+            if complaint.stored_at > look.retained_from:
+                look.findings.add(
+                    "I15", case_id, "stored, and nobody's request", tenant_id=complaint.tenant_id, is_extra=True
+                )
+        elif (
+            complaint.source in ("api", "webhook")
+            and (complaint.tenant_id, complaint.source) in journalled
+            and stored_key not in asked_for[complaint.tenant_id]
+            and (complaint.tenant_id, stored_key) not in altered
+        ):
+            look.findings.add(
+                "I15",
+                case_id,
+                f"stored under key {stored_key}, which the journal does not know",
+                tenant_id=complaint.tenant_id,
+                is_extra=True,
+                may_pass=True,
+            )
+    _by_source(look)
+    await _leftovers(look)
+
+
+def _by_source(look: Look) -> None:
+    """I1 and I15 of mail and tables, whose answers name no complaint: as many are stored as were answered."""
+    stored: Counter[tuple[UUID, str]] = Counter((each.tenant_id, each.source) for each in look.complaints)
+    answered: Counter[tuple[UUID, str]] = Counter()
+    open_: set[tuple[UUID, str]] = set()
+    for asked in look.asked:
+        place = (asked.tenant_id, asked.source)
+        if asked.source in ("smtp", "csv"):
+            answered[place] += asked.good[-1].stored if asked.good else 0
+            if asked.is_open and not asked.is_stored:
+                open_.add(place)
+    for (tenant_id, source), expected in answered.items():
+        look.findings.looked_at(1)
+        found = stored[tenant_id, SOURCES[source]]
+        for which in range(found, expected):
+            look.findings.add(
+                "I1", f"{source} {tenant_id} {which}", f"{found} stored, {expected} answered", tenant_id=tenant_id
+            )
+        if (tenant_id, source) not in open_:
+            for which in range(expected, found):
+                look.findings.add(
+                    "I15",
+                    f"{source} {tenant_id} {which}",
+                    f"{found} stored, {expected} answered",
+                    tenant_id=tenant_id,
+                    is_extra=True,
+                    may_pass=True,
+                )
+
+
+async def _leftovers(look: Look) -> None:
+    """I15: texts, files and persons that belong to no complaint; answers of refusals."""
+    known = {complaint.complaint_id for complaint in look.complaints} | look.answered.keys()
+    known |= {receipt.complaint_id for receipt in look.receipts}
+    known |= {row["case_id"] for row in await look.rows(ALL_CASES)}
+    people = known | {complaint.complainant_id for complaint in look.complaints}
+    people |= set(_complainants(look.told.received.values()))
+    for row in await look.rows(TEXTS):
+        look.findings.looked_at(1)
+        if row["of"] not in known and row["of"] not in look.misplaced:
+            look.findings.add(
+                "I15", row["id"], f"{row['what']} of no complaint", tenant_id=row["tenant_id"], is_extra=True
+            )
+    for row in await look.rows(OWNERS):
+        if row["owner"] not in people and row["owner"] not in look.misplaced:
+            look.findings.add(
+                "I15", row["owner"], f"{row['what']} who has not complained", tenant_id=row["tenant_id"], is_extra=True
+            )
+    for service in SERVICES:
+        for row in await look.rows(IDEMPOTENT.format(service=service)):
+            if row["status"] >= 400:
+                look.findings.add(
+                    "I15",
+                    f"{service} {row['key']}",
+                    f"a refusal was stored as the answer ({row['status']})",
+                    tenant_id=row["tenant_id"],
+                    is_extra=True,
+                )
+
+
+def _complainants(received: Iterable[Mapping[str, object]]) -> Iterable[UUID]:
+    """Who complained, as line 1 names them: also of complaints that are missing."""
+    for message in received:
+        entry = message.get("entry")
+        data = entry.get("data") if isinstance(entry, dict) else None
+        complainant = data.get("complainant") if isinstance(data, dict) else None
+        if isinstance(complainant, dict) and isinstance(complainant.get("id"), str):
+            yield UUID(complainant["id"])
+
+
+async def _missing(look: Look) -> None:
+    """I1: what was answered is in intake, and what is in intake is in routing."""
+    complaints = {complaint.complaint_id for complaint in look.complaints}
+    cases = {row["case_id"]: row["tenant_id"] for row in await look.rows(CASES)}
+    receipts = {receipt.complaint_id: receipt.tenant_id for receipt in look.receipts}
+    promised = receipts | {case_id: asked.tenant_id for case_id, asked in look.answered.items()}
+    skipped = look.misplaced | {
+        case_id
+        for case_id in complaints | cases.keys() | promised.keys()
+        if look.findings.has("I2", case_id) or look.findings.has("I15", case_id)
+    }
+    for case_id, tenant_id in promised.items():
+        look.findings.looked_at(1)
+        if case_id not in complaints and case_id not in skipped:
+            look.findings.add("I1", case_id, "was answered 2xx and is not in intake", tenant_id=tenant_id)
+    for complaint in look.complaints:
+        look.findings.looked_at(1)
+        case_id = complaint.complaint_id
+        if case_id not in cases and case_id not in skipped:
+            look.findings.add(
+                "I1", case_id, "is stored and has not come to routing", tenant_id=complaint.tenant_id, may_pass=True
+            )
+    elsewhere = {row["case_id"]: row["tenant_id"] for row in await look.rows(ELSEWHERE)}
+    for case_id, tenant_id in {**look.told.received_of, **elsewhere, **cases}.items():
+        if case_id in complaints or case_id in promised or case_id in skipped:
+            continue
+        look.findings.add("I15", case_id, "a case of no complaint that is stored", tenant_id=tenant_id, is_extra=True)
+
+
+async def _entries(look: Look) -> None:
+    """I1 and I15 of acts on cases: what was entered is there, and no more was entered than was asked for."""
+    versions = {row["case_id"]: row["version"] for row in await look.rows(CASES)}
+    most: Counter[UUID] = Counter()
+    for asked in look.asked:
+        if asked.source != "entry":
+            continue
+        look.findings.looked_at(1)
+        of = next((line.case_id for line in asked.answers if line.case_id is not None), None)
+        if of is None:
+            continue
+        most[of] += int(asked.is_stored or asked.is_open)
+        for line in asked.good:
+            if line.seq is not None and line.seq > versions.get(of, line.seq):
+                look.findings.add(
+                    "I1", f"{of} {line.seq}", "a line that was answered 2xx is missing", tenant_id=asked.tenant_id
+                )
+    if most:
+        for row in await look.rows(ENTERED):
+            case_id = row["case_id"]
+            if case_id in most and row["n"] > most[case_id] and case_id not in look.misplaced:
+                look.findings.add(
+                    "I15",
+                    f"entries of {case_id}",
+                    f"{row['n']} lines of people, {most[case_id]} were taken",
+                    tenant_id=row["tenant_id"],
+                    is_extra=True,
+                    may_pass=True,
+                )
+
+
+async def _acts(look: Look) -> None:
+    """I10 and I15 of other requests with a key: the stored answer is the one that was given; a refused one left none."""
+    wanted = {(asked.tenant_id, asked.key): asked for asked in look.asked if asked.source in ("entry", "act", "csv")}
+    if not wanted:
+        return
+    stored = {(asked.tenant_id, asked.key) for asked in look.asked if asked.is_stored or asked.is_open}
+    for service in SERVICES:
+        for row in await look.rows(IDEMPOTENT.format(service=service)):
+            asked = wanted.get((row["tenant_id"], row["key"]))
+            if asked is None:
+                continue
+            look.findings.looked_at(1)
+            if asked.is_refused_for_good and (asked.tenant_id, asked.key) not in stored:
+                look.findings.add(
+                    "I15", asked.key, "an answer is stored under a key that was refused", tenant_id=asked.tenant_id
+                )
+            told = {line.answer for line in asked.good if line.answer}
+            if told and told != {hashlib.sha256(row["body"]).hexdigest()}:
+                look.findings.add(
+                    "I10", asked.key, "was answered otherwise than a repeat would be", tenant_id=asked.tenant_id
+                )
+
+
+def _patience(look: Look) -> None:
+    """I11: whoever comes again for a minute gets an answer."""
+    for asked in look.asked:
+        if asked.is_stored:
+            first = min(line.at for line in asked.good)
+            if first - asked.first_at > PATIENCE:
+                look.findings.add(
+                    "I11",
+                    f"{asked.source} {asked.key}",
+                    f"was answered after {(first - asked.first_at).total_seconds():.0f} s",
+                    tenant_id=asked.tenant_id,
+                )
+        elif not asked.is_refused:
+            look.findings.add(
+                "I11",
+                f"{asked.source} {asked.key}",
+                f"{asked.attempts} attempts and no answer",
+                tenant_id=asked.tenant_id,
+                may_pass=True,
+            )

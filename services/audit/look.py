@@ -1,0 +1,135 @@
+"""One look at everything: the database in one snapshot, the streams, the journal, the record of the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+from msgspec import Struct
+
+from services.audit.findings import Findings
+from services.audit.journal import Asked, requests
+from services.audit.provider import Taken
+from services.audit.sources import Evidence
+from services.audit.streams import Stream, Streams
+from services.audit.told import Told, gather
+
+LIVE: Final = UUID(int=0)
+"""The tenant of what concerns all live tenants at once, and of the operator."""
+
+RETAINED: Final = timedelta(days=6)
+"""Outboxes and receipts are kept for a week: what is older need not be there any more."""
+
+TENANTS: Final = """
+SELECT tenant_id, zone, sandbox
+  FROM intake.tenant"""
+
+RECEIPTS: Final = """
+SELECT tenant_id, key, complaint_id
+  FROM intake.receipt"""
+
+COMPLAINTS: Final = """
+SELECT tenant_id, complaint_id, number, source, complainant_id, stored_at
+  FROM intake.complaint"""
+
+
+class Tenant(Struct, frozen=True):
+    tenant_id: UUID
+    zone: str
+    sandbox: bool
+
+
+class Complaint(Struct, frozen=True):
+    tenant_id: UUID
+    complaint_id: UUID
+    number: str
+    source: str
+    complainant_id: UUID
+    stored_at: datetime
+
+
+class Receipt(Struct, frozen=True):
+    tenant_id: UUID
+    key: str
+    complaint_id: UUID
+
+
+class Look:
+    """What the checks read, and where they put what they find.
+
+    misplaced: ids that lie with two tenants. That is one finding and not ten, so the other checks leave them out.
+    """
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        *,
+        now: datetime,
+        asked: list[Asked] | None,
+        record: list[Taken] | None,
+        streams: dict[str, Stream],
+        told: Told,
+        tenants: dict[UUID, Tenant],
+        complaints: list[Complaint],
+        receipts: list[Receipt],
+    ) -> None:
+        self.connection = connection
+        self.now = now
+        self.asked = asked or []
+        self.record = record
+        self.streams = streams
+        self.told = told
+        self.tenants = tenants
+        self.complaints = complaints
+        self.receipts = receipts
+        self.findings = Findings()
+        self.misplaced: set[UUID] = set()
+
+    async def rows(self, query: str, *arguments: Any) -> Sequence[Any]:
+        found: Sequence[Any] = await self.connection.fetch(query, *arguments)
+        return found
+
+    @property
+    def retained_from(self) -> datetime:
+        return self.now - RETAINED
+
+    @property
+    def answered(self) -> dict[UUID, Asked]:
+        """The complaints that the journal says were stored, by id."""
+        return {
+            line.case_id: asked
+            for asked in self.asked
+            if asked.source in ("api", "webhook", "smtp")
+            for line in asked.good
+            if line.case_id is not None
+        }
+
+
+async def open_look(evidence: Evidence) -> tuple[asyncpg.Connection, Look]:
+    """Gather what the checks need. The connection holds the snapshot; whoever called closes it."""
+    lines = evidence.lines()  # before the database: whatever these lines promise must be found there
+    async with Streams(evidence.nats) as streams:
+        connection = await asyncpg.connect(
+            evidence.dsn, timeout=10, server_settings={"default_transaction_read_only": "on", "TimeZone": "UTC"}
+        )
+        try:
+            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            told = await gather(connection)
+            look = Look(
+                connection,
+                now=await connection.fetchval("SELECT clock_timestamp()"),
+                asked=None if lines is None else list(requests(lines)),
+                record=evidence.record(),
+                streams=await streams.read(),
+                told=told,
+                tenants={row["tenant_id"]: Tenant(*row) for row in await connection.fetch(TENANTS)},
+                complaints=[Complaint(*row) for row in await connection.fetch(COMPLAINTS)],
+                receipts=[Receipt(*row) for row in await connection.fetch(RECEIPTS)],
+            )
+        except BaseException:
+            await connection.close()
+            raise
+    return connection, look

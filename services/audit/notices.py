@@ -1,0 +1,252 @@
+"""Messages to people and systems: each is taken (I5), not too often (I6), under one key (I7)."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from services.audit.look import Look
+from services.audit.provider import key_of
+from services.audit.tenants import as_uuid
+from services.audit.told import UNTOLD
+
+MOST_WITHOUT_KEYS: Final = 2
+"""So often may a message be taken by whoever neither knows keys nor can be asked."""
+
+EVENT_RULE: Final = "event"
+TEST_RULE: Final = "test"
+LATE: Final = timedelta(seconds=30)
+
+DELIVERIES: Final = """
+SELECT d.tenant_id, d.delivery_id, d.event_id, d.rule, d.channel, d.audience, d.addressee, d.state, d.reason, d.attempts, d.round,
+       p.config ->> 'lookup_url' IS NOT NULL AS is_asked, q.delivery_id IS NOT NULL AS is_queued, q.wake_at, q.held_until
+  FROM notify.delivery d
+  LEFT JOIN notify.provider p ON p.tenant_id = d.tenant_id AND p.provider_id = d.provider_id
+  LEFT JOIN notify.delivery_queue q ON q.tenant_id = d.tenant_id AND q.delivery_id = d.delivery_id"""
+
+ATTEMPTS: Final = """
+SELECT tenant_id, delivery_id, attempt, key, outcome
+  FROM notify.delivery_attempt
+ ORDER BY tenant_id, delivery_id, attempt"""
+
+REPORTED: Final = """
+SELECT tenant_id, delivery_id, state
+  FROM reporting.delivery"""
+
+BARE_EVENTS: Final = """
+SELECT e.tenant_id, e.event_id
+  FROM notify.event e
+ WHERE NOT EXISTS (SELECT FROM notify.delivery d WHERE d.tenant_id = e.tenant_id AND d.event_id = e.event_id)"""
+
+# Endpoints that want everything get everything told since they are known.
+WANTED: Final = """
+SELECT o.tenant_id, o.message_id, e.endpoint_id
+  FROM notify.endpoint e
+  JOIN ({sources}) AS o (tenant_id, message_id, created_at)
+    ON o.tenant_id = e.tenant_id AND o.created_at > e.created_at + interval '10 seconds'
+  JOIN notify.inbox i ON i.tenant_id = o.tenant_id AND i.message_id = o.message_id AND i.consumer IN ('notify-on-entry', 'notify-on-sla')
+ WHERE e.active AND e.updated_at = e.created_at AND cardinality(e.events) = 0
+   AND NOT EXISTS (
+       SELECT FROM notify.delivery d
+        WHERE d.tenant_id = o.tenant_id AND d.event_id = o.message_id AND d.rule = 'event' AND d.addressee = e.endpoint_id::text)"""
+
+TELLING: Final = (
+    ("routing", "entry.appended"),
+    ("sla", "announcement.made"),
+    ("sla", "penalty.posted"),
+)
+
+TEST_CLOCKS: Final = """
+SELECT tenant_id, now
+  FROM routing.test_clock"""
+
+# Somebody, or the policy, said no: that is an end, and no loss.
+AN_END: Final = frozenset({"no_provider", "text_too_long", "address_malformed"})
+
+
+class Attempt(Struct, frozen=True):
+    tenant_id: UUID
+    delivery_id: UUID
+    attempt: int
+    key: UUID
+    outcome: str | None
+
+
+async def check(look: Look) -> None:
+    attempts: dict[UUID, list[Attempt]] = defaultdict(list)
+    for row in await look.rows(ATTEMPTS):
+        attempts[row["delivery_id"]].append(msgspec.convert(dict(row), Attempt))
+    deliveries: dict[UUID, Any] = {}
+    for row in await look.rows(DELIVERIES):
+        deliveries[row["delivery_id"]] = row
+    _keys(look, deliveries, attempts)
+    _too_often(look, deliveries, attempts)
+    clocks = {row["tenant_id"]: row["now"] for row in await look.rows(TEST_CLOCKS)}
+    for delivery_id, row in deliveries.items():
+        look.findings.looked_at(1)
+        if not _is_ours(look, row):
+            continue
+        fault = _fault(look, row, attempts.get(delivery_id, []), clocks)
+        if fault is not None:
+            what, may_pass = fault
+            look.findings.add("I5", delivery_id, what, tenant_id=row["tenant_id"], may_pass=may_pass)
+    await _lost(look, deliveries)
+    if look.record is not None:
+        _taken(look, deliveries, attempts)
+
+
+def _is_ours(look: Look, row: Any) -> bool:
+    """Whether a delivery is counted here: not what lies with the wrong tenant, nor a double of another."""
+    return not ({row["delivery_id"], row["event_id"]} & look.misplaced or look.findings.has("I7", row["delivery_id"]))
+
+
+# -- I7 ------------------------------------------------------------------------------------------------------------------------
+
+
+def _keys(look: Look, deliveries: dict[UUID, Any], attempts: dict[UUID, list[Attempt]]) -> None:
+    """One message has one key, and a new one only when a person sends it again; one key has one message."""
+    owners: dict[UUID, UUID] = {}
+    same: dict[tuple[Any, ...], UUID] = {}
+    for delivery_id, row in deliveries.items():
+        look.findings.looked_at(1)
+        if {delivery_id, row["event_id"]} & look.misplaced:
+            continue
+        tenant_id = row["tenant_id"]
+        content = tuple(row[name] for name in ("tenant_id", "event_id", "rule", "audience", "addressee", "channel"))
+        if same.setdefault(content, delivery_id) != delivery_id:
+            first = same[content]
+            doubled = delivery_id if delivery_id not in look.told.delivered else first
+            look.findings.add("I7", doubled, "the same message twice", tenant_id=tenant_id, is_extra=True)
+        keys = {attempt.key for attempt in attempts.get(delivery_id, [])}
+        if len(keys) > row["round"] + 1:
+            look.findings.add("I7", delivery_id, f"{len(keys)} keys", tenant_id=tenant_id, is_extra=True)
+        if row["channel"] == "webhook" and keys - {delivery_id}:
+            look.findings.add("I7", delivery_id, "a key that is not its own", tenant_id=tenant_id)
+        for key in keys:
+            if owners.setdefault(key, delivery_id) != delivery_id:
+                look.findings.add("I7", delivery_id, "the key of another message", tenant_id=tenant_id)
+
+
+# -- I6 ------------------------------------------------------------------------------------------------------------------------
+
+
+def _most(row: Any) -> int:
+    """How often a message may be taken, each time that somebody sent it."""
+    knows_keys = row["channel"] == "webhook" or (row["channel"] == "sms" and row["is_asked"])
+    return (1 if knows_keys else MOST_WITHOUT_KEYS) * (int(row["round"]) + 1)
+
+
+def _too_often(look: Look, deliveries: dict[UUID, Any], attempts: dict[UUID, list[Attempt]]) -> None:
+    for delivery_id, row in deliveries.items():
+        accepted = sum(attempt.outcome == "accepted" for attempt in attempts.get(delivery_id, []))
+        if accepted > _most(row) and _is_ours(look, row):
+            look.findings.add(
+                "I6", delivery_id, f"was taken {accepted} times", tenant_id=row["tenant_id"], is_extra=True
+            )
+
+
+# -- I5 ------------------------------------------------------------------------------------------------------------------------
+
+
+def _fault(look: Look, row: Any, attempts: list[Attempt], clocks: dict[UUID, Any]) -> tuple[str, bool] | None:
+    """Say why a delivery was not taken, and whether that may pass; None when it was, or need not be."""
+    state = row["state"]
+    if state in ("queued", "held", "sending"):
+        if not row["is_queued"]:
+            return f"is {state}, and in no queue", False
+        if state != "held":
+            return f"is {state}", True
+        return _held(look, row, clocks)
+    told = look.told.delivered.get(row["delivery_id"])
+    if told is not None and state not in UNTOLD and state not in told.states:
+        return f"is {state}, and was told to be {told.state}", False
+    if state == "expanded" and told is not None:
+        return f"is expanded, and was told to be {told.state}", False
+    if state in ("sent", "delivered", "failed") and not any(each.outcome == "accepted" for each in attempts):
+        return f"is {state}, and no attempt was taken", False
+    if state == "dead" and not _has_ended(row, attempts):
+        return f"is dead: {row['reason']}", False
+    return None
+
+
+def _held(look: Look, row: Any, clocks: dict[UUID, Any]) -> tuple[str, bool] | None:
+    if row["held_until"] is not None:
+        now = clocks.get(row["tenant_id"])
+        is_over = now is not None and row["held_until"] <= now
+    else:
+        is_over = row["wake_at"] < look.now - LATE
+    return ("is held for longer than it should be", True) if is_over else None
+
+
+def _has_ended(row: Any, attempts: list[Attempt]) -> bool:
+    """Whether a dead delivery is dead because somebody said no, or because nobody can say whether it was taken."""
+    if row["rule"] == TEST_RULE or row["reason"] in AN_END:
+        return True
+    if attempts and attempts[-1].outcome == "refused":
+        return True
+    return bool(row["reason"] == "outcome_unknown") and _most(row) > row["round"] + 1
+
+
+async def _lost(look: Look, deliveries: dict[UUID, Any]) -> None:
+    """What was told of, taken or called for is there."""
+    known = {row["delivery_id"]: row["tenant_id"] for row in await look.rows(REPORTED)}
+    known |= {delivery_id: told.tenant_id for delivery_id, told in look.told.delivered.items()}
+    for delivery_id, tenant_id in known.items():
+        look.findings.looked_at(1)
+        if delivery_id not in deliveries and delivery_id not in look.misplaced:
+            look.findings.add("I5", delivery_id, "was told of, and is not there", tenant_id=tenant_id)
+    for row in await look.rows(BARE_EVENTS):
+        if row["event_id"] not in look.misplaced:
+            look.findings.add("I5", row["event_id"], "an event without its deliveries", tenant_id=row["tenant_id"])
+    sources = "\nUNION ALL\n".join(
+        f"SELECT tenant_id, message_id, created_at FROM {service}.outbox WHERE subject LIKE '%.{kind}'"  # noqa: S608 - names of our own
+        for service, kind in TELLING
+    )
+    for row in await look.rows(WANTED.format(sources=sources)):
+        if row["message_id"] not in look.misplaced:
+            look.findings.add(
+                "I5",
+                f"{row['message_id']} {row['endpoint_id']}",
+                "was not sent to an endpoint that wants everything",
+                tenant_id=row["tenant_id"],
+            )
+
+
+# -- what the other side says -----------------------------------------------------------------------------------------------------
+
+
+def _taken(look: Look, deliveries: dict[UUID, Any], attempts: dict[UUID, list[Attempt]]) -> None:
+    """What we call sent was taken, as often as it may be; what was taken is known to us."""
+    times: Counter[tuple[str, UUID]] = Counter()
+    for taken in look.record or ():
+        times[taken.channel, as_uuid(key_of(taken))] += taken.times
+    channels = {channel for channel, _ in times}
+    of_key = {attempt.key: delivery_id for delivery_id, each in attempts.items() for attempt in each}
+    by_event: dict[UUID, int] = Counter(row["event_id"] for row in deliveries.values() if row["rule"] == EVENT_RULE)
+    sums: Counter[UUID] = Counter()
+    for (channel, key), number in times.items():
+        look.findings.looked_at(1)
+        if channel == "webhook":
+            most = by_event.get(key, 0) or int(key in deliveries)
+            if number > most and key not in look.misplaced:
+                look.findings.add("I6", f"webhook {key}", f"was taken {number} times of {most}", is_extra=True)
+            continue
+        delivery_id = of_key.get(key)
+        if delivery_id is None:
+            look.findings.add("I5", f"{channel} {key}", "was taken, and nothing here says so")
+        else:
+            sums[delivery_id] += number
+    for delivery_id, number in sums.items():
+        row = deliveries.get(delivery_id)
+        if row is not None and number > _most(row) and _is_ours(look, row):
+            look.findings.add("I6", delivery_id, f"was taken {number} times", tenant_id=row["tenant_id"], is_extra=True)
+    for delivery_id, row in deliveries.items():
+        if row["channel"] not in channels or row["channel"] == "webhook" or not _is_ours(look, row):
+            continue
+        if row["state"] in ("sent", "delivered", "failed") and not sums[delivery_id]:
+            look.findings.add("I5", delivery_id, "is sent, and was never taken", tenant_id=row["tenant_id"])

@@ -1,0 +1,157 @@
+"""I9: what one service tells is published, lies in the stream as it was written, and is applied by everybody who listens."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Final
+
+from services.audit.look import Look
+from services.audit.streams import SERVICES, Stream, tenant_in
+from services.audit.tenants import as_uuid
+
+KINDS: Final = r"regexp_replace({of}.subject, '\.[0-9a-f-]{{36}}\.', '.*.')"
+
+# What a consumer has applied, by where it came from: how we know what it listens to when NATS has forgotten it.
+HEARD: Final = """
+SELECT DISTINCT i.consumer, {kind} AS filter
+  FROM {consumer}.inbox i
+  JOIN {producer}.outbox o ON o.tenant_id = i.tenant_id AND o.message_id = i.message_id"""
+
+MISSED: Final = """
+SELECT o.tenant_id, o.message_id, o.subject
+  FROM {producer}.outbox o
+ WHERE o.published_at IS NOT NULL
+   AND o.subject ~ $1
+   AND NOT EXISTS (
+       SELECT FROM {consumer}.inbox i
+        WHERE i.tenant_id = o.tenant_id AND i.consumer = $2 AND i.message_id = o.message_id)
+   AND NOT EXISTS (
+       SELECT FROM {consumer}.dead_letter d
+        WHERE d.consumer = $2 AND d.message_key = o.message_id::text AND d.state IN ('done', 'discarded'))"""
+
+DEAD: Final = """
+SELECT tenant_id, dead_letter_id, consumer, message_key, subject, state
+  FROM {service}.dead_letter"""
+
+# Copies of timelines: each line that routing wrote has come to everybody who keeps them.
+COPIES: Final = """
+SELECT e.tenant_id, e.case_id, min(e.seq) AS seq, count(*) AS n
+  FROM routing.entry e
+ WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.tenant_id = e.tenant_id AND t.case_id = e.case_id AND t.seq = e.seq)
+ GROUP BY e.tenant_id, e.case_id"""
+
+COPIES_IN: Final = ("sla.timeline_entry", "notify.entry", "reporting.entry")
+
+
+async def check(look: Look) -> None:
+    settled = await _dead_letters(look)
+    _published(look)
+    for stream in look.streams.values():
+        _held(look, stream, settled)
+    await _applied(look)
+    for table in COPIES_IN:
+        for row in await look.rows(COPIES.format(table=table)):
+            look.findings.looked_at(1)
+            if row["case_id"] not in look.misplaced:
+                look.findings.add(
+                    "I9",
+                    f"{table} {row['case_id']}",
+                    f"{row['n']} lines have not come, from {row['seq']} on",
+                    tenant_id=row["tenant_id"],
+                    may_pass=True,
+                )
+    for service, message_id in look.told.unreadable:
+        look.findings.add("I9", message_id, f"what {service} tells cannot be read")
+
+
+async def _dead_letters(look: Look) -> set[str]:
+    """Note what was given up and waits for somebody; return the keys of what somebody has decided about."""
+    settled: set[str] = set()
+    for service in SERVICES:
+        for row in await look.rows(DEAD.format(service=service)):
+            if row["state"] in ("done", "discarded"):
+                settled.add(row["message_key"])
+            elif row["dead_letter_id"] not in look.misplaced:
+                look.findings.add(
+                    "I9",
+                    f"{row['consumer']} {row['message_key']}",
+                    "was given up, and nobody has seen to it",
+                    tenant_id=row["tenant_id"],
+                    may_pass=row["state"] == "retry",
+                )
+    return settled
+
+
+def _published(look: Look) -> None:
+    """What is in an outbox is in the stream."""
+    held = {
+        service: {as_uuid(message.message_id) for message in stream.messages}
+        for service, stream in look.streams.items()
+    }
+    for (service, message_id), row in look.told.rows.items():
+        look.findings.looked_at(1)
+        if message_id in look.misplaced:
+            continue
+        if not row.is_published:
+            what = f"{service} has not published it"
+        elif message_id not in held.get(service, ()) and row.created_at > look.retained_from:
+            what = f"the stream of {service} has lost it"
+        else:
+            continue
+        look.findings.add("I9", message_id, what, tenant_id=row.tenant_id, may_pass=True)
+
+
+def _held(look: Look, stream: Stream, settled: set[str]) -> None:
+    """What is in a stream was told by its service, in these words."""
+    for message in stream.messages:
+        look.findings.looked_at(1)
+        place = f"{stream.service.upper()}:{message.seq}"
+        message_id = as_uuid(message.message_id)
+        row = look.told.rows.get((stream.service, message_id))
+        if row is None:
+            is_new = message.seq > stream.last_seq
+            is_settled = message.message_id in settled or place in settled
+            if not (is_new or is_settled or message.at < look.retained_from or message_id in look.misplaced):
+                look.findings.add(
+                    "I9", place, "was published past the outbox", tenant_id=tenant_in(message.subject), is_extra=True
+                )
+        elif row.tenant_id == tenant_in(message.subject) and (row.subject, row.body) != (
+            message.subject,
+            hash(message.body),
+        ):
+            look.findings.add(
+                "I9", message_id, f"the stream of {stream.service} holds other words", tenant_id=row.tenant_id
+            )
+
+
+async def _applied(look: Look) -> None:
+    """Every consumer has applied everything that it listens to."""
+    filters: dict[tuple[str, str, str], set[str]] = defaultdict(set)  # (producer, service, consumer) → subjects
+    for producer in SERVICES:
+        for durable in look.streams[producer].durables if producer in look.streams else ():
+            service = durable.name.partition("-on-")[0]
+            if service in SERVICES:
+                filters[producer, service, durable.name] |= set(durable.filters)
+        for service in SERVICES:
+            query = HEARD.format(consumer=service, producer=producer, kind=KINDS.format(of="o"))
+            for row in await look.rows(query):
+                filters[producer, service, row["consumer"]].add(row["filter"])
+    for (producer, service, consumer), subjects in filters.items():
+        pattern = "^(" + "|".join(sorted(map(_pattern, subjects))) + ")$"
+        for row in await look.rows(MISSED.format(producer=producer, consumer=service), pattern, consumer):
+            if row["message_id"] not in look.misplaced:
+                look.findings.add(
+                    "I9",
+                    f"{consumer} {row['message_id']}",
+                    f"{consumer} has not applied {row['subject']}",
+                    tenant_id=row["tenant_id"],
+                    may_pass=True,
+                )
+        look.findings.looked_at(1)
+
+
+def _pattern(subject: str) -> str:
+    """The subject filter as a regular expression."""
+    parts = [r"[^.]+" if part == "*" else ".+" if part == ">" else re.escape(part) for part in subject.split(".")]
+    return r"\.".join(parts)
