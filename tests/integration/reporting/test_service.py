@@ -129,7 +129,8 @@ async def test_complaints_are_counted_as_they_are_told(service: Service, tellers
     office = await an_office(service, tellers)
     complaints = [Complaint(office.tenant_id, f"20260302-{number:04}") for number in range(3)]
 
-    await tellers.tell(*a_whole_life(complaints[0]), complaints[1].received(), complaints[2].received())
+    told = (*a_whole_life(complaints[0]), complaints[1].received(), complaints[2].received())
+    await settled(service, tellers, *told)
 
     async with asking(service, office) as client:
         found = await counted(client, as_of_seq=7, escalations=1)
