@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 
+from shared.engine import calendar
+from shared.policy import schema
+from shared.policy.meanings import meanings_of, summary_of
 from shared.policy.schema import Policy
 
 SETTING: dict[str, Any] = {
@@ -27,9 +30,22 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12)."""
     (top,), definitions = msgspec.json.schema_components([Policy], ref_template="#/$defs/{name}")
-    found = {name: _with_settings(name, part) for name, part in definitions.items()}
+    found = {name: _explained(name, _with_settings(name, part)) for name, part in definitions.items()}
     found["SettingReference"] = SETTING
     return {"$schema": DIALECT, "title": "Recourse policy", **top, "$defs": found}
+
+
+def _explained(name: str, part: dict[str, Any]) -> dict[str, Any]:
+    """The definition with the meaning of each key, which editors show beside it."""
+    kind = getattr(schema, name, None) or getattr(calendar, name, None)
+    if kind is None or "properties" not in part:
+        return part
+    meanings = meanings_of(kind)
+    properties = {
+        key: {**value, "description": meanings[key]} if key in meanings else value
+        for key, value in part["properties"].items()
+    }
+    return {**part, "description": summary_of(kind), "properties": properties}
 
 
 def _with_settings(name: str, part: dict[str, Any]) -> dict[str, Any]:

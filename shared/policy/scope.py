@@ -1,20 +1,6 @@
 """The names that expressions of a policy may use, and their types.
 
-| name | what it holds |
-| --- | --- |
-| `complaint` | the case as it stands: kind, category, severity, priority, channel, anonymous, received_at, complainant, respondent, handler, outcome, state, number, accepted, decline_reason |
-| `fields` | the tenant's own fields, as last stated |
-| `data`, `at`, `by`, `roles`, `actor_unit` | the entry that is being looked at (for other triggers: when, and the data of the effect) |
-| `local_time` | the time of day of `at` where the tenant is: "08:05" |
-| `seen` | how often each trigger has occurred before: `seen["step:callback"]`, `seen["breach:reply"]` of a clock |
-| `last` | the latest entry of each trigger: `last["proposed"].data.options` |
-| `entries` | all entries, oldest first, each with trigger, kind, at, by, roles, data |
-| `collected` | all values so far of each key that may hold a list: `collected.documents`, `collected.to` |
-| `clocks` | the latest run of each clock: `clocks.reply.state`, `.due_at`, `.breached` |
-| `clock` | of a trigger `breach:`, `fired:`, `met:`, `started:`: that run |
-| `counts`, `count` | what each subject rule said last; of a trigger `count:`: that one |
-| `penalty` | of a trigger `penalty:`: what was imposed |
-| `settings` | the tenant's choices: `settings["R03.27.base"]` |
+What each holds is said in `MEANINGS`, for report rows in `FACT_MEANINGS`; docs/policy-reference.md shows both.
 """
 
 from __future__ import annotations
@@ -39,6 +25,49 @@ from shared.policy.cel.types import (
 
 if TYPE_CHECKING:
     from shared.policy.schema import Policy
+
+MEANINGS: Final[Mapping[str, str]] = {
+    "complaint": "the case as it stands",
+    "fields": "the tenant's own fields, as last stated",
+    "data": "what the entry that is being looked at says; for other triggers, the data of what was found out",
+    "at": "when it happened",
+    "local_time": "the time of day of `at` where the tenant is: `08:05`",
+    "by": "who did it",
+    "roles": "the roles in which he or she acts",
+    "actor_unit": "the unit of whoever acts",
+    "seen": 'how often each trigger has occurred: `seen["step:callback"]`, `"breach:reply" in seen`; for a gate without the present'
+    " entry, for other rules with it",
+    "last": 'the latest entry of each trigger: `last["proposed"].data.options`',
+    "entries": "all entries, oldest first",
+    "collected": "all values so far of each key that may hold a list: `collected.documents`",
+    "clocks": "the latest run of each clock and duty: `clocks.reply.state`, `clocks.reply.due_at`",
+    "clock": "of a trigger `breach:`, `fired:`, `met:`, `late:`, `started:`: that run",
+    "counts": "what each counter said last: `counts.repeated.count`",
+    "count": "of a trigger `count:`: what that counter says",
+    "penalty": "of a trigger `penalty:` or `imposed:`: what was imposed",
+    "settings": 'the tenant\'s choices: `settings["R03.27.base"]`, `settings.limit`',
+}
+"""What each name of `variables` holds."""
+
+FACT_MEANINGS: Final[Mapping[str, str]] = {
+    "kind": "kind", "category": "category", "severity": "severity", "priority": "priority", "outcome": "outcome",
+    "channel": "way in", "state": "state in which it stands", "source": "system it came from",
+    "at": "when it was received", "handled_at": "when it was first resolved or closed", "resolved_at": "when it was last resolved",
+    "closed_at": "when it was closed; null while it is open", "assigned_at": "when it was assigned",
+    "due_at": "the due time of the limit that ends first",
+    "accepted": "whether it was taken; null while nobody has decided", "decline_reason": "why it was not",
+    "anonymous": "whether the complainant has no name", "respondent": "whom it is about", "handler": "who handles it",
+    "complainant_id": "who complained", "complainant_type": "what kind of complainant", "fields": "the tenant's own fields",
+    "rating": "the answer of the last survey or follow-up",
+    "clocks": "how each clock ended, by its id and by its clause: `clocks.reply == \"met\"`; of several runs the worst",
+    "breached": "the clauses of the limits that were missed", "on_time": "a limit was met and none was missed",
+    "late": "a limit was missed", "escalated": "how often it was escalated", "rounds": "how many times it went round",
+    "good_reason": "an approved reason for lateness was recorded", "fines_minor": "the fines, in whole minor units",
+    "facts": "the policy's derived figures, by name", "count": "how many complaints the row stands for",
+    "data": "of a row with `entries`: the data of the entry", "trigger": "of a row with `entries`: its trigger",
+    "by": "of a row with `entries`: who made it", "entry_at": "of a row with `entries`: when", "settings": "the tenant's choices",
+}  # fmt: skip
+"""What each name of `fact_variables` holds."""
 
 OUTCOMES: Final = ("upheld", "partly_upheld", "not_upheld", "malicious", "withdrawn")
 
