@@ -15,7 +15,7 @@ from shared.policy.cel import BOOL, DYN, Environment, ExpressionError, compile_e
 from shared.policy.cel.describe import describe as describe_condition
 from shared.policy.compiling import NULLABLE
 from shared.policy.scope import variables
-from shared.policy.words import EFFECTS, KINDS, PATHS, PENALTIES, Language, word
+from shared.policy.words import CLOCK_PARTS, EFFECTS, KINDS, PARTS, PATHS, PENALTIES, Language, word
 
 
 class Sentence(Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ class Teller:
             return self.expression(name[1:], DYN)
         found = self.labels.get(str(name))
         if found is None or isinstance(found, str):
-            return str(name).replace("_", " ")
+            return word(PARTS, str(name), self.lang)
         return self.text(found.label) or str(name).replace("_", " ")
 
     def title(self, name: str) -> str:
@@ -117,13 +117,19 @@ class Teller:
             return text
 
     def _word_of(self, path: str) -> str | None:
-        _, _, value = path.partition("=")
+        name, _, value = path.partition("=")
+        if value and name == "seen":
+            return self.say(f"“{self._trigger(value)}”", f"“{self._trigger(value)}”")
         if value:
             found = self.labels.get(value)
             return None if found is None or isinstance(found, str) else self.text(found.label) or None
         field = self.document.vocabulary.fields.get(path.removeprefix("fields."))
         if field is not None:
             return self.text(field.label) or None
+        parts = path.split(".")
+        if len(parts) == 3 and parts[0] == "clocks":
+            title, part = self.title(parts[1]), word(CLOCK_PARTS, parts[2], self.lang)
+            return self.say(f"{part} of “{title}”", f"“{title}”的{part}")
         known = PATHS.get(path)
         return None if known is None else self.say(*known)
 
@@ -150,7 +156,8 @@ class Teller:
             return self.say(
                 f"{word(KINDS, head, 'en')} (“{self.label(name)}”)", f"{word(KINDS, head, 'zh')}（{self.label(name)}）"
             )
-        shown = self.label(name) if head in ("state", "class", "decision", "effect") else self.title(name)
+        shown = self.label(name) if head in ("state", "class", "decision") else self.title(name)
+        shown = word(EFFECTS, name, self.lang) if head == "effect" else shown
         forms: dict[str, tuple[str, str]] = {
             "breach": ("“{0}” is missed", "“{0}”逾期"),
             "fired": ("“{0}” runs out", "“{0}”到期"),
@@ -164,7 +171,7 @@ class Teller:
             "class": ("the {0} is set or changes", "{0}设定或变更"),
             "decision": ("it counts as {0}", "视为{0}"),
             "action": ("“{0}” has been done", "“{0}”已执行"),
-            "effect": ("the system has {0} it", "系统已{0}"),
+            "effect": ("the system acts ({0})", "系统{0}"),
         }
         return self.say(*forms[head]).format(shown) if head in forms else key
 
@@ -177,6 +184,16 @@ class Teller:
             return self.say("within ", "期限 ") + describe_amount(parse_amount(value), self.lang)
         except ValueError:
             return str(value)
+
+    def _later(self, value: Any) -> str:
+        """How long after what sets it off something is done."""
+        if isinstance(value, str) and value.startswith("="):
+            return self.say("at ", "于") + self.expression(value[1:], DYN)
+        try:
+            far = describe_amount(parse_amount(value), self.lang)
+        except ValueError:
+            return str(value)
+        return self.say(f"{far} later", f"{far}后")
 
     def do(self, todo: Iterable[schema.Do]) -> str:
         parts = []
@@ -216,7 +233,9 @@ class Teller:
         for name, channel in intake.channels.items():
             clause = None if isinstance(channel, str) else channel.clause
             meaning = channel if isinstance(channel, str) else self.text(channel.meaning)
-            told = self.say(f"complaints come in by {name.replace('_', ' ')}", f"投诉渠道：{name}")
+            label = "" if isinstance(channel, str) else self.text(channel.label)
+            label = label or name.replace("_", " ")
+            told = self.say(f"complaints come in by {label}", f"投诉渠道：{label}")
             self.add("intake", name, clause, told + (f" ({meaning})" if meaning else ""))
         how = {
             "at_receipt": ("a complaint is accepted when it is received", "收到即受理"),
@@ -294,7 +313,7 @@ class Teller:
                     told += self.say("; ", "；") + self.amount(case.get("is")) + self.condition(case.get("when"))
             elif clock.within is not None:
                 told += self.say(", ", "，") + self.amount(clock.within)
-            else:
+            elif clock.repeat is None:
                 told += self.say(", measured only", "，仅计时")
             if clock.repeat is not None:
                 every = describe_amount(parse_amount(clock.repeat.every), self.lang)
@@ -328,7 +347,11 @@ class Teller:
             on, what = self.when(action.on), self.do(action.do)
             told = self.say(f"when {on}: {what}", f"{on}时：{what}")
             if action.after is not None:
-                told += self.say(", ", "，") + self.amount(action.after)
+                told += self.say(", ", "，") + self._later(action.after)
+            if action.unless:
+                told += self.say(
+                    f", unless before that {self.when(action.unless)}", f"，除非此前{self.when(action.unless)}"
+                )
             if action.state is not None:
                 told += self.say(
                     f"; the state becomes “{self.label(action.state)}”", f"；状态变为“{self.label(action.state)}”"
@@ -360,10 +383,29 @@ class Teller:
                 f"when {self.when(rule.on)}, {self.label(rule.party)}: {what}",
                 f"{self.when(rule.on)}时，{self.label(rule.party)}：{what}",
             )
-            self.add("penalties", rule.id, rule.clause, told + self.condition(rule.when))
+            told += self.condition(rule.when)
+            told += self.condition(rule.while_, lead=(", as long as {0}", "，仅当{0}"))
+            if rule.decided_by:
+                by = self.label(rule.decided_by)
+                told += self.say(f"; decided by {by}", f"；由{by}裁定")
+            if rule.appeal is not None:
+                told += self._appeal(rule.appeal)
+            self.add("penalties", rule.id, rule.clause, told)
         for place, excluded in enumerate(self.document.penalties.excluded):
-            told = self.say("nothing is imposed", "不予处罚") + self.condition(excluded.when)
+            named = self.say(", ", "、").join(f"“{self.title(one)}”" for one in excluded.rules)
+            what = self.say(f" of {named}", f"（{named}）") if named else ""
+            told = self.say(f"nothing{what} is imposed", f"不予处罚{what}") + self.condition(excluded.when)
             self.add("penalties", f"excluded.{place}", excluded.clause, told)
+
+    def _appeal(self, appeal: schema.Appeal) -> str:
+        """Who hears an appeal, and how long one is possible."""
+        told = self.say("; an appeal is possible", "；可以申诉")
+        if appeal.within is not None:
+            told += " " + self.amount(appeal.within) if self.lang == "en" else f"（{self.amount(appeal.within)}）"
+        if appeal.decided_by:
+            by = self.label(appeal.decided_by)
+            told += self.say(f", decided by {by}", f"，由{by}裁决")
+        return told
 
     def _imposed(self, item: schema.Imposed, currency: str) -> str:
         kind = word(PENALTIES, item.kind, self.lang)
@@ -394,10 +436,11 @@ class Teller:
             )
             return f"{kind} {tiers}{of}"
         if item.accrual is not None:
-            first, day = item.accrual.first, item.accrual.per_day
+            first, day, cap = item.accrual.first, item.accrual.per_day, item.accrual.cap
+            most = "" if cap is None else self.say(f", {cap} at most", f"，最多 {cap}")
             return self.say(
-                f"{kind} {first} and {day} for each further day {currency}",
-                f"{kind} {first}，每逾期一天加 {day} {currency}",
+                f"{kind} {first} and {day} for each further day{most} {currency}",
+                f"{kind} {first}，每逾期一天加 {day}{most} {currency}",
             )
         if item.factor is not None:
             return self.say(f"{kind} times {self.label(item.factor)}{of}", f"{kind}系数 {self.label(item.factor)}{of}")
@@ -408,12 +451,15 @@ class Teller:
     def _rest(self) -> None:
         for duty in self.document.duties:
             every = duty.every.replace("_", " ")
-            told = self.say(
-                f"“{self.title(duty.id)}”, every {every}: {self.do(duty.do)}",
-                f"“{self.title(duty.id)}”，周期 {every}：{self.do(duty.do)}",
-            )
+            told = self.say(f"“{self.title(duty.id)}”, every {every}", f"“{self.title(duty.id)}”，周期 {every}")
+            if duty.due is not None:
+                told += self.say(", due ", "，期限 ") + describe_amount(parse_amount(duty.due), self.lang)
+            if duty.do:
+                told += self.say(": ", "：") + self.do(duty.do)
             if duty.proof:
                 told += self.say(f"; done when {self.when(duty.proof)}", f"；以{self.when(duty.proof)}为完成")
+            if duty.missed:
+                told += self.say(f"; when it is missed: {self.do(duty.missed)}", f"；逾期时：{self.do(duty.missed)}")
             self.add("duties", duty.id, duty.clause, told)
         for message in self.document.messages:
             told = self.say(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -375,7 +376,11 @@ class Linter:
     def _settings(self) -> None:
         text = repr({name: part for name, part in self.compiler.raw.items() if name != "settings"})
         for name in self.document.settings:
-            if f"'{name}'" not in text and f'"{name}"' not in text:
+            if (
+                f"'{name}'" not in text
+                and f'"{name}"' not in text
+                and not re.search(rf"\bsettings\.{re.escape(name)}\b", text)
+            ):
                 clause, _, last = name.rpartition(".")
                 used = (
                     last in ("asap_target", "hour_mode", "count_first_day", "roll")

@@ -22,7 +22,7 @@ from shared.policy.problems import PolicyProblem
 PER_CLAUSE = ("asap_target", "hour_mode", "count_first_day", "roll")
 """Choices that exist for every clause: R04.5.roll and the like."""
 
-_PER_CLAUSE = re.compile(r"^R\d\d\.\d+\.(?:" + "|".join(PER_CLAUSE) + ")$")
+_PER_CLAUSE = re.compile(r"^[A-Z]\d\d\.\d+\.(?:" + "|".join(PER_CLAUSE) + ")$")
 
 
 class _SettingsScope:
@@ -80,17 +80,17 @@ def substitute(
         try:
             return compile_expression(str(text), _ENVIRONMENT, BOOL)(scope) is True
         except ExpressionError as error:
-            for one in error.problems:
-                problems.append(
-                    PolicyProblem(
-                        path=path,
-                        message=one.message,
-                        code="expression",
-                        suggestion=one.suggestion,
-                        line=one.line,
-                        column=one.column,
-                    )
+            problems.extend(
+                PolicyProblem(
+                    path=path,
+                    message=one.message,
+                    code="expression",
+                    suggestion=one.suggestion,
+                    line=one.line,
+                    column=one.column,
                 )
+                for one in error.problems
+            )
         except EvaluationError as error:
             problems.append(PolicyProblem(path=path, message=str(error), code="expression"))
         return True

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +26,9 @@ from shared.policy.cel import EvaluationError
 from shared.policy.compiling import compile_policy
 from shared.policy.documents import parse
 from shared.policy.numbering import number
+
+ZONE: Final = "Asia/Shanghai"
+"""Where scenarios take place."""
 
 
 class ScenarioCalendar(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -101,7 +104,7 @@ def calendar_section(given: ScenarioCalendar) -> CalendarSection:
         roll="next_working_day" if given.roll == "next_working_day" else "none",
         cutoff=given.cutoff,
     )
-    return CalendarSection(zone="Asia/Shanghai", default="default", calendars={"default": spec}, counting=counting)
+    return CalendarSection(zone=ZONE, default="default", calendars={"default": spec}, counting=counting)
 
 
 def compile_for(scenario: Scenario, document: Any) -> tuple[CompiledPolicy, CalendarBook]:

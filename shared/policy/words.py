@@ -88,6 +88,34 @@ def word(table: dict[str, tuple[str, str]], name: str, lang: Language) -> str:
     return name.replace("_", " ") if found is None else found[0 if lang == "en" else 1]
 
 
+PARTS: Final[dict[str, tuple[str, str]]] = {
+    "complainant": ("the complainant", "投诉人"),
+    "respondent": ("the one complained of", "被投诉人"),
+    "respondent_supervisor": ("the superior of the one complained of", "被投诉人上级"),
+    "handler": ("the handler", "承办人"),
+    "handler_head": ("the head of the handling unit", "承办部门负责人"),
+    "system": ("the system", "系统"),
+    "public": ("the public", "公众"),
+    "regulator": ("the regulator", "监管部门"),
+}
+"""The parts that people and bodies play in every case."""
+
+CLOCK_PARTS: Final[dict[str, tuple[str, str]]] = {
+    "state": ("the state", "状态"),
+    "rule": ("the id of the clock", "期限编号"),
+    "clause": ("the clause", "条款"),
+    "anchor_at": ("the time it counts from", "起算时间"),
+    "started_at": ("the start", "开始时间"),
+    "due_at": ("the due time", "到期时间"),
+    "stopped_at": ("the end", "完成时间"),
+    "breached": ("the miss", "逾期"),
+    "breached_at": ("the time of the miss", "逾期时间"),
+    "overdue_days": ("the days late", "逾期天数"),
+    "owner": ("the owner", "责任人"),
+    "round": ("the round", "轮次"),
+}
+"""Parts of a clock, as conditions name them."""
+
 PATHS: Final[dict[str, tuple[str, str]]] = {
     "complaint.kind": ("the kind", "类型"),
     "complaint.category": ("the category", "类别"),
@@ -106,6 +134,11 @@ PATHS: Final[dict[str, tuple[str, str]]] = {
     "complaint.handler.head": ("the head of the handling unit", "承办部门负责人"),
     "complaint.outcome": ("the outcome", "结论"),
     "complaint.state": ("the state", "状态"),
+    "complaint.complainant": ("the complainant", "投诉人"),
+    "complaint.respondent": ("whom it is about", "被投诉方"),
+    "complaint.respondent_name": ("whom a classification names as the respondent", "认定的被投诉方"),
+    "complaint.handler": ("who handles it", "承办方"),
+    "complaint.number": ("the number", "编号"),
     "complaint.accepted": ("the complaint is accepted", "已受理"),
     "complaint.decline_reason": ("the reason for declining", "不予受理原因"),
     "data.staff": ("the named person", "指定人员"),
@@ -123,9 +156,20 @@ PATHS: Final[dict[str, tuple[str, str]]] = {
     "collected.documents": ("the documents so far", "已交材料"),
     "count.subject": ("whom it is counted for", "计数对象"),
     "count.count": ("the count", "次数"),
+    "count.before": ("the count before", "此前次数"),
+    "count.rule": ("the id of the counter", "计数编号"),
+    "count.fires": ("the threshold is reached now", "达到次数"),
+    "count.times": ("how often the threshold was reached", "达到次数的次数"),
+    "penalty.rule": ("the id of the penalty", "处罚编号"),
+    "penalty.clause": ("the clause of the penalty", "处罚条款"),
+    "penalty.kind": ("the kind of penalty", "处罚种类"),
+    "penalty.sanction": ("the sanction", "处分"),
+    "penalty.points": ("the points", "分数"),
+    "penalty.state": ("the state of the penalty", "处罚状态"),
     "penalty.party": ("who bears the penalty", "受罚人"),
     "penalty.amount": ("the penalty", "处罚金额"),
     "clock.owner": ("who owes it", "责任人"),
+    "seen": ("what has happened", "已发生的事项"),
     "by": ("who acts", "操作人"),
     "at": ("the time", "时间"),
 }
