@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from cyclopts import App, Parameter
 
@@ -13,6 +15,10 @@ from services.cli.output import NOT_WELL, CommandError, note, say, say_json, tab
 app = App(name="policy", help="Policies: check, try, publish.")
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON document.")]
 Language = Literal["en", "zh"]
+Choices = Annotated[
+    list[str] | None,
+    Parameter(name="--set", help="A choice that the policy leaves open, as ID=VALUE; may be given again.", negative=""),
+]
 
 
 def _document(file: str) -> Any:
@@ -35,12 +41,28 @@ def _document(file: str) -> Any:
         raise CommandError(f"{file}{place}: {error.message}", NOT_WELL) from None
 
 
-def _compiled(file: str) -> Any:
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    """Settings by their ids; a value is read as in the document: true, false, null, a whole number, else a text."""
+    from shared.policy.documents import DocumentError, parse
+
+    found: dict[str, Any] = {}
+    for one in given or []:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise CommandError(f"A choice is written ID=VALUE, not {one}.", 2)
+        try:
+            found[name] = parse(f"value: {value}").values["value"]
+        except DocumentError as error:
+            raise CommandError(f"{one}: {error.message}", 2) from None
+    return found
+
+
+def _compiled(file: str, settings: list[str] | None = None) -> Any:
     from shared.policy.compiling import compile_policy
     from shared.policy.problems import PolicyError
 
     try:
-        return compile_policy(_document(file))
+        return compile_policy(_document(file), _settings(settings))
     except PolicyError as error:
         first = error.problems[0]
         more = f" (and {len(error.problems) - 1} more: see `recourse policy lint`)" if len(error.problems) > 1 else ""
@@ -48,20 +70,24 @@ def _compiled(file: str) -> Any:
 
 
 @app.command
-def lint(file: str, *, json: Json = False) -> int:
+def lint(file: str, *, choices: Choices = None, json: Json = False) -> int:
     """Say everything that can never work or was probably not meant, each with its place and a suggestion."""
     from shared.policy.linting import lint as run
 
-    found = run(_document(file))
+    found = run(_document(file), _settings(choices))
     if json:
         say_json({"ok": not found.errors, "problems": found.problems})
     else:
         for one in found.problems:
             place = f"{file}:{one.line}:{one.column}" if one.line is not None else file
-            hint = f" Did you mean {one.suggestion}?" if one.suggestion else ""
+            hint = f". Did you mean {one.suggestion}?" if one.suggestion else ""
             say(f"{place}: {one.severity}: {one.path}: {one.message}{hint}")
-        say(f"{len(found.errors)} errors, {len(found.warnings)} warnings")
+        say(f"{_number(found.errors, 'error')}, {_number(found.warnings, 'warning')}")
     return NOT_WELL if found.errors else 0
+
+
+def _number(found: list[Any], what: str) -> str:
+    return f"{len(found)} {what}" + ("" if len(found) == 1 else "s")
 
 
 @app.command
@@ -73,11 +99,11 @@ def schema() -> None:
 
 
 @app.command
-def explain(file: str, *, lang: Language = "en", json: Json = False) -> None:
+def explain(file: str, *, lang: Language = "en", choices: Choices = None, json: Json = False) -> None:
     """Tell the document in plain sentences."""
     from shared.policy.describing import describe, heading
 
-    sentences = describe(_compiled(file), lang)
+    sentences = describe(_compiled(file, choices), lang)
     if json:
         say_json(sentences)
         return
@@ -118,15 +144,33 @@ def _tell_simulation(result: dict[str, Any]) -> None:
         if result[name]:
             say(f"\n{name}")
             for one in result[name]:
-                say("  " + ", ".join(f"{key} {value}" for key, value in one.items() if value not in (None, {}, [], "")))
+                say("  " + ", ".join(f"{key} {_shown(value)}" for key, value in one.items() if _says(value)))
     if result["explanations"]:
         say("\nwhy")
         for one in result["explanations"]:
-            say(f"  {one['title']} ({one['clause']}): {one['result']}")
+            found = one["result"] if one["subject"] == "penalty" else _shown(datetime.fromisoformat(one["result"]))
+            say(f"  {one['title']} ({_shown(one['clause'])}): {found}")
             for line in one["lines"]:
                 say(f"    {line}")
     for one in result["differences"]:
-        say(f"\ndiffers at {one['path']}\n  expected {one['expected']}\n  got      {one['got']}")
+        say(f"\ndiffers at {one['path']}\n  expected {_shown(one['expected'])}\n  got      {_shown(one['got'])}")
+
+
+def _says(value: Any) -> bool:
+    return value not in (None, {}, [], "")
+
+
+def _shown(value: Any) -> str:
+    """A value for people: instants on the wall clock of scenarios, lists and mappings without their marks."""
+    if isinstance(value, datetime):
+        from shared.policy.simulating import ZONE
+
+        return f"{value.astimezone(ZoneInfo(ZONE)):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_shown(inner)}" for key, inner in value.items() if _says(inner))
+    if isinstance(value, list):
+        return ", ".join(_shown(inner) for inner in value)
+    return str(value)
 
 
 @app.command(name="check-scenarios")
@@ -157,7 +201,9 @@ def check_scenarios(folder: Path, *, policy: str | None = None, json: Json = Fal
         if one.error is not None:
             say(f"  {one.error}")
         for difference in one.differences:
-            say(f"  {difference.path}\n    expected {difference.expected}\n    got      {difference.got}")
+            say(
+                f"  {difference.path}\n    expected {_shown(difference.expected)}\n    got      {_shown(difference.got)}"
+            )
         for line in explained(folder / f"{one.id}.yaml", document):
             say(f"    {line}")
     say(f"{len(results) - len(failed)} passed, {len(failed)} failed")
@@ -218,6 +264,7 @@ def backtest(
     *,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     to: str | None = None,
+    choices: Choices = None,
     access: Access | None = None,
     json: Json = False,
 ) -> None:
@@ -230,12 +277,12 @@ def backtest(
     to
         Last day of receipt; default: today.
     """
-    document = _document(draft).values
+    document, settings = _document(draft).values, _settings(choices)
     access = access or Access()
     parts: list[dict[str, Any]] = []
     after = None
     while True:
-        body = {"document": document, "from": from_, "to": to, "after": after, "limit": 2000}
+        body = {"document": document, "settings": settings, "from": from_, "to": to, "after": after, "limit": 2000}
         page = ask(
             access, "POST", "/v1/cases:backtest", body={key: one for key, one in body.items() if one is not None}
         )
@@ -272,6 +319,7 @@ def publish(
     *,
     effect: Literal["keep", "from_now", "retroactive"] = "keep",
     reason: str,
+    choices: Choices = None,
     yes: Annotated[bool, Parameter(name="--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run", help="Show what would happen and publish nothing.")] = False,
     access: Access | None = None,
@@ -287,12 +335,12 @@ def publish(
     reason
         Why; it is kept with the version.
     """
-    document = _document(file).values
+    document, settings = _document(file).values, _settings(choices)
     access = access or Access()
     moved: list[dict[str, Any]] = []
     after = None
     while effect != "keep":
-        body = {"document": document, "effect": effect, **({"after": after} if after else {})}
+        body = {"document": document, "settings": settings, "effect": effect, **({"after": after} if after else {})}
         page = ask(access, "POST", "/v1/cases:impact", body=body)
         moved += page["items"]
         after = page["next"]
@@ -305,7 +353,13 @@ def publish(
             say(f"  {one['number']} ({one['state']}): {told or ', '.join(one['parts'])}")
     if not dry_run and not yes and not _agreed():
         raise CommandError("Nothing was published.")
-    body = {"document": document, "effect": effect, "reason": reason, "validate_only": dry_run}
+    body = {
+        "document": document,
+        "settings": settings,
+        "effect": effect,
+        "reason": reason,
+        "validate_only": dry_run,
+    }
     answer = ask(access, "POST", "/v1/policies:publish", body=body)
     if json:
         say_json({**answer, "moved": moved})
