@@ -8,7 +8,7 @@ TESTS ?= tests
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: help env demo test images lint types format check bench-policy clean
+.PHONY: help env demo test images lint types format docs check bench-policy clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -46,6 +46,11 @@ format: env  ## rewrite the code in the one format, and what is derived from it
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
 	$(BIN)/python deploy/render_nats.py
+
+docs: env  ## rewrite the pages and files that are made from others
+	$(BIN)/python -m shared.policy.reference_doc > docs/policy-reference.md.new
+	mv docs/policy-reference.md.new docs/policy-reference.md
+	$(BIN)/python -m tests.guide.assembling
 
 check: lint types test  ## all of these
 
