@@ -4,6 +4,8 @@ The Structs hold what the author wrote, as text; `problems` reports everything w
 `Calendar` refuses a section that has problems.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
@@ -69,7 +71,13 @@ class CalendarSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
 
 
 class CalendarSection(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Time zone, named calendars, which of them is meant where none is named, and the way of counting."""
+    """Which days and hours count, and how.
+
+    zone: the IANA time zone of the offices.
+    default: the calendar that is meant where none is named.
+    calendars: the calendars by name.
+    counting: how days and hours are counted.
+    """
 
     zone: str = "Asia/Shanghai"
     default: str = "default"
