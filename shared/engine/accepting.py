@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from shared.engine.model import AcceptanceView, Entry
-from shared.engine.rules import AcceptanceRule
+from shared.engine.rules import AcceptanceRule, Handlers
 from shared.engine.state import CaseState, Context
 
 
@@ -15,9 +15,10 @@ def accept_at_receipt(case: CaseState, entry: Entry) -> None:
     if condition is None or condition(case.scope) is True:
         case.acceptance = AcceptanceView(accepted=True, at=entry.at)
         case.scope.complaint["accepted"] = True
+        case.touch()
 
 
-def accept(case: CaseState, entry: Entry, keys: tuple[str, ...], context: Context) -> None:
+def accept(case: CaseState, entry: Entry, handlers: Handlers | None, context: Context) -> None:
     """What the entry decides, else what the rules say now."""
     before = case.acceptance
     if entry.kind == "accepted":
@@ -27,19 +28,18 @@ def accept(case: CaseState, entry: Entry, keys: tuple[str, ...], context: Contex
         clause = case.policy.decline_clauses.get(str(reason))
         case.acceptance = AcceptanceView(accepted=False, at=entry.at, reason=reason, clause=clause)
         case.decided_by_person = True
-    for key in keys:
-        handlers = case.policy.on.get(key)
-        for condition, rule in () if handlers is None else handlers.acceptance:
-            if case.applies(condition, rule):
-                _accept_by(case, rule, entry.at)
-                case.decided_by_person = True
-                break
+    for condition, rule in () if handlers is None else handlers.acceptance:
+        if case.applies(condition, rule):
+            _accept_by(case, rule, entry.at)
+            case.decided_by_person = True
+            break
     if not case.decided_by_person:
         _judge(case, entry.at)
     now = case.acceptance
     if now is before and entry.kind != "received":
         return
     complaint = case.scope.complaint
+    case.touch()
     complaint["accepted"] = None if now is None else now.accepted
     complaint["decline_reason"] = None if now is None else now.reason
     if now is not None:

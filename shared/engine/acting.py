@@ -14,19 +14,17 @@ OWNERS: Final = frozenset({None, "lead", "handling_owner", "first_responsible"})
 """The parts in which a route makes its addressee the owner of the case."""
 
 
-def change_state(case: CaseState, kind: str | None, found: tuple[Handlers, ...], context: Context) -> None:
+def change_state(case: CaseState, kind: str | None, handlers: Handlers | None, context: Context) -> None:
     """Enter the state that the rules name for the trigger, else the usual one of the kind of entry."""
     entered: str | None = None
-    ruled = False
-    for handlers in found:
+    if handlers is not None and handlers.states:
         for condition, rule in handlers.states:
-            ruled = True
             if case.applies(condition, rule):
                 entered = rule.state
-    if kind is not None and not ruled:
+    elif kind == "merged":
+        entered = "merged" if context.data.get("into") else None
+    elif kind is not None:
         entered = case.policy.usual_states.get(kind)
-        if kind == "merged" and context.data.get("into"):
-            entered = "merged"
     if entered is not None:
         case.enter_state(entered, context)
 

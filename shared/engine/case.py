@@ -72,15 +72,16 @@ class Case(CaseState):
         note(self, entry, keys)
         if kind == "received" and policy.accept_at_receipt and self.case_kind == "complaint":
             accept_at_receipt(self, entry)
-        if policy.classifies:
-            classify(self, keys, context)
+        handlers = policy.handlers_of(keys)
+        if policy.classifies and (self.class_watch.alert or (handlers is not None and handlers.classes)):
+            classify(self, handlers, context)
         if (
             kind in DECIDES_ACCEPTANCE
             or policy.judges_acceptance
             or (self.acceptance is not None and not self.acceptance.accepted)
         ):
-            accept(self, entry, keys, context)
-        self._handle(keys, context, kind)
+            accept(self, entry, handlers, context)
+        self._handle(keys, handlers, context, kind)
         if kind == "counted":
             take_counts(self, entry, context)
         if self.queue:
@@ -151,28 +152,24 @@ class Case(CaseState):
                 cancel_all(self, context.at)
                 continue
             self.enter(context)
-            self._handle((key,), context, None)
+            self._handle((key,), self.policy.on.get(key), context, None)
 
-    def _handle(self, keys: tuple[str, ...], context: Context, kind: str | None) -> None:
+    def _handle(self, keys: tuple[str, ...], handlers: Handlers | None, context: Context, kind: str | None) -> None:
         """Take an event through the stages; `kind` is that of the entry if the event is one."""
-        policy = self.policy
-        found = tuple([one for key in keys if (one := policy.on.get(key)) is not None])
-        change_state(self, kind, found, context)
-        for handlers in found:
+        change_state(self, kind, handlers, context)
+        if handlers is not None:
             if handlers.moves_clocks:
                 move_clocks(self, handlers, keys, context)
-        for handlers in found:
             for condition, clock in handlers.starts:
                 if condition is None or self.holds(condition, clock):
                     start(self, clock, context)
-        if policy.whiles and (context.entry is not None or keys[0].startswith(CHANGES_CLASS)):
+        if self.while_watch.alert and (context.entry is not None or keys[0].startswith(CHANGES_CLASS)):
             reconsider(self, context)
-        for handlers in found:
-            if handlers.acts:
-                self._act_on(handlers, context)
+        if handlers is not None and handlers.acts:
+            self._act_on(handlers, context)
         if kind in ON_THE_LEDGER and context.entry is not None:
             decide(self, context.entry, context)
-        for handlers in found:
+        if handlers is not None:
             for condition, penalty in handlers.penalties:
                 if self.applies(condition, penalty):
                     impose(self, penalty, keys, context)

@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from shared.engine.model import ClassView
-from shared.engine.rules import Clause
+from shared.engine.rules import Clause, Handlers
 from shared.engine.state import CLASS_NAMES, CLASS_PARTS, CaseState, Context
 
 
-def classify(case: CaseState, keys: tuple[str, ...], context: Context) -> None:
+def classify(case: CaseState, handlers: Handlers | None, context: Context) -> None:
     """Set the class anew: rules with `override` before what was stated, what was stated before the other rules."""
-    on = case.policy.on
-    handlers = [one for key in keys if (one := on.get(key)) is not None and one.classes]
-    if not (case.class_watch.sees_change(case.scope) or case.restated or handlers):
+    triggered = () if handlers is None else handlers.classes
+    if not (case.class_watch.sees_change(case.scope) or triggered):
         return
-    case.restated = False
+    case.touch()
     complaint, former = case.scope.complaint, case.shown_class
     chosen = _chosen(case)
-    for one in handlers:
-        for condition, rule in one.classes:
-            if case.applies(condition, rule):
-                for part, value in rule.set:
-                    found = case.value(value, rule)
-                    chosen[part] = (found, rule.clause)
-                    case.stated[part] = found
-                    case.class_clauses[part] = rule.clause
-                    case.restated = True
+    for condition, rule in triggered:
+        if case.applies(condition, rule):
+            for part, value in rule.set:
+                found = case.value(value, rule)
+                chosen[part] = (found, rule.clause)
+                case.stated[part] = found
+                case.class_clauses[part] = rule.clause
+                case.class_watch.expect_change()
     for part, name in zip(CLASS_PARTS, CLASS_NAMES, strict=True):
         if part in chosen:
             complaint[name], case.class_clauses[part] = chosen[part]

@@ -20,7 +20,7 @@ from shared.engine.state import CaseState, Context
 def start(case: CaseState, rule: ClockRule, context: Context) -> None:
     if rule.while_ is not None:
         case.last_start[rule.id] = context
-        case.unsettled = True
+        case.while_watch.expect_change()
         if not case.holds(rule.while_, rule):
             return
     if rule.when is None or case.holds(rule.when, rule):
@@ -30,7 +30,7 @@ def start(case: CaseState, rule: ClockRule, context: Context) -> None:
 def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime | None = None) -> None:
     at = context.at
     if rule.while_ is not None:
-        case.unsettled = True
+        case.while_watch.expect_change()
     runs = case.runs.setdefault(rule.id, [])
     active = [run for run in runs if run.active]
     if active and rule.again == "ignore":
@@ -42,7 +42,7 @@ def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime |
         for run in active if other == rule.id else case.runs.get(other, ()):
             if run.active:
                 supersede(run, at)
-    base = anchor or _anchor(case, rule, at)
+    base = anchor or (at if rule.anchor is None else _anchor(case, rule, at))
     calendar = case.calendars.at(rule.calendar, at, at)
     by_seq = 0 if context.entry is None else case.seq
     for place in range(rule.repeat_count or 1):
@@ -63,9 +63,7 @@ def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime |
 
 
 def _anchor(case: CaseState, rule: ClockRule, at: datetime) -> datetime:
-    """The instant from which a limit counts that starts at `at`."""
-    if rule.anchor is None:
-        return at
+    """The instant from which a limit counts that starts at `at`, where the rule names another."""
     found = case.value(rule.anchor, rule)
     if found == "received":
         found = case.scope.complaint["received_at"]
@@ -252,9 +250,8 @@ def move(case: CaseState, run: Run, due: datetime, at: datetime) -> None:
 
 def reconsider(case: CaseState, context: Context) -> None:
     """Clocks that depend on the class: out when it no longer fits, in when it does now."""
-    if not (case.while_watch.sees_change(case.scope) or case.unsettled):
+    if not case.while_watch.sees_change(case.scope):
         return
-    case.unsettled = False
     for rule in case.policy.whiles:
         begun = case.last_start.get(rule.id)
         if begun is None:
@@ -264,7 +261,7 @@ def reconsider(case: CaseState, context: Context) -> None:
                 if run.active:
                     supersede(run, context.at)
         elif not case.runs.get(rule.id):
-            case.unsettled = True  # it may start yet
+            case.while_watch.expect_change()  # it may start yet
             if begun is context or _ended(case, rule, begun):
                 continue
             moved = Context(context.at, begun.data, context.ref, entry=context.entry)

@@ -37,9 +37,9 @@ def take_counts(case: CaseState, entry: Entry, context: Context) -> None:
 
 def _counted(case: CaseState, rule: SubjectRule, stamp: CountStamp, context: Context) -> None:
     record = count_record(rule.id, stamp)
-    case.counts[rule.id] = record
+    case.scope.counts[rule.id] = record
     if case.policy.classes:  # a rule may classify by the count
-        classify(case, (), Context(context.at, context.data, context.ref))
+        classify(case, None, Context(context.at, context.data, context.ref))
     before = case.scope.count
     case.scope.count = record
     data = {name: case.value(value, rule) for name, value in rule.data}

@@ -10,6 +10,9 @@ from shared.engine.state import CLASS_PARTS, CaseState
 SAID_LATER: Final = frozenset({"category", "severity", "priority", "kind", "outcome", "fields"})
 """What an entry after the first may say of the complaint; most say nothing of this."""
 
+SAYS_MORE: Final = frozenset({"assigned", "withdrawn", "corrected"})
+"""Kinds of entries that say something of the complaint by themselves."""
+
 
 def keys_of(entry: Entry) -> tuple[str, ...]:
     """The triggers that an entry is: its kind, and its kind with the step it is about."""
@@ -25,8 +28,9 @@ def note(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
     elif kind != "step":
         if not SAID_LATER.isdisjoint(entry.data):
             _take_said(case, entry)
-        _take_kind(case, entry)
-    elif entry.data.get("fields").__class__ is dict:
+        if kind in SAYS_MORE:
+            _take_kind(case, entry)
+    elif "fields" in entry.data:
         _take_fields(case, entry)
     scope, kept, data = case.scope, case.kept, entry.data
     last, seen = kept.last, scope.seen
@@ -36,7 +40,7 @@ def note(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
         if last is None or key in last:
             scope.last[key] = record(entry, key)
     if kept.entries:
-        case.seen_entries.append(record(entry, keys[-1]))
+        scope.entries.append(record(entry, keys[-1]))
     for name in kept.collected:
         value = data.get(name)
         if value.__class__ is list and name != "next_dates":
@@ -62,32 +66,38 @@ def _take_first(case: CaseState, entry: Entry) -> None:
     complaint["handler"] = dict(data.get("handler") or {})
     complaint["number"] = data.get("number")
     scope.fields = dict(data.get("fields") or {})
-    case.restated = True
+    case.touch()
+    case.class_watch.expect_change()
     case.first_contact = scope.fields.get("first_receiver") or entry.by.id
 
 
 def _take_said(case: CaseState, entry: Entry) -> None:
     """A class, an outcome or fields that an entry states anew."""
     data, complaint = entry.data, case.scope.complaint
+    case.touch()
     parts = ("category", "severity", "priority")
     for part in (*parts, "kind") if entry.kind in ("classified", "corrected") else parts:
         if data.get(part) is not None:
             case.stated[part] = complaint[part] = data[part]
             case.class_clauses.pop(part, None)  # no rule set it any more
-            case.restated = True
+            case.class_watch.expect_change()
     if data.get("outcome") is not None:
         complaint["outcome"] = data["outcome"]
-    if isinstance(data.get("fields"), dict):
+    if "fields" in data:
         _take_fields(case, entry)
 
 
 def _take_fields(case: CaseState, entry: Entry) -> None:
-    case.scope.fields = {**case.scope.fields, **entry.data["fields"]}
+    fields = entry.data["fields"]
+    if isinstance(fields, dict):
+        case.scope.fields = {**case.scope.fields, **fields}
+        case.touch()
 
 
 def _take_kind(case: CaseState, entry: Entry) -> None:
     """What follows from the kind of an entry alone."""
     kind, data, complaint = entry.kind, entry.data, case.scope.complaint
+    case.touch()
     if kind == "assigned":
         named = {part: data[part] for part in ("staff", "unit") if data.get(part) is not None}
         complaint["handler"] = {**(complaint["handler"] or {}), **named}

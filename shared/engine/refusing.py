@@ -17,12 +17,11 @@ from shared.engine.state import CaseState
 def refusal(case: CaseState, entry: Entry) -> Refusal | None:
     """Which rule refuses this entry, if one does. The case has gone on to the entry's instant; the entry changes nothing."""
     case.look_at(entry)
-    for key in keys_of(entry):
-        handlers = case.policy.on.get(key)
-        for condition, gate in () if handlers is None else handlers.gates:
-            if (condition is None or case.holds(condition, gate)) and _refuses(case, gate, entry.by):
-                reason = case.value(gate.reason, gate)
-                return Refusal(rule=gate.id, clause=gate.clause, reason=str(reason or "forbidden"))
+    handlers = case.policy.handlers_of(keys_of(entry))
+    for condition, gate in () if handlers is None else handlers.gates:
+        if (condition is None or case.holds(condition, gate)) and _refuses(case, gate, entry.by):
+            reason = case.value(gate.reason, gate)
+            return Refusal(rule=gate.id, clause=gate.clause, reason=str(reason or "forbidden"))
     if entry.kind == "accepted":
         for rule in case.policy.acceptance:
             if not rule.accepted and rule.when is not None and case.holds(rule.when, rule):

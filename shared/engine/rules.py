@@ -7,7 +7,7 @@ value is a callable or a constant.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from msgspec import Struct
@@ -257,6 +257,13 @@ class Handlers:
     moves_clocks: bool = False  # whether any of pauses, resumes, stops, cancels
     acts: bool = False  # whether any of routes, unless, actions, subjects
 
+    def joined(self, other: Handlers) -> Handlers:
+        """What two triggers of one event set off, stage by stage."""
+        both = [[*getattr(self, stage), *getattr(other, stage)] for stage in STAGES]
+        found = Handlers(*both)
+        found.settle()
+        return found
+
     def settle(self) -> None:
         """Once all is in: note which stages there are, so that the others cost nothing."""
         self.moves_clocks = bool(self.pauses or self.resumes or self.stops or self.cancels)
@@ -280,6 +287,9 @@ class Kept(Struct, frozen=True):
     def __or__(self, other: Kept) -> Kept:
         last = None if self.last is None or other.last is None else self.last | other.last
         return Kept(self.entries or other.entries, last, tuple(dict.fromkeys((*self.collected, *other.collected))))
+
+
+STAGES = tuple(one.name for one in fields(Handlers) if one.default_factory is list)
 
 
 @dataclass(slots=True)
@@ -325,6 +335,20 @@ class CompiledPolicy:
     calendar_name: str
     counting: Counting
     clause_rules: Mapping[str, tuple[str, ...]]
+    joined: dict[tuple[str, ...], Handlers] = field(default_factory=dict)  # of entries with a step, as they come up
+
+    def handlers_of(self, keys: tuple[str, ...]) -> Handlers | None:
+        """What an entry sets off by its kind and by its step together."""
+        found = self.on.get(keys[0])
+        if len(keys) == 1:
+            return found
+        by_step = self.on.get(keys[1])
+        if found is None or by_step is None:
+            return by_step or found
+        known = self.joined.get(keys)
+        if known is None:
+            known = self.joined[keys] = found.joined(by_step)
+        return known
 
 
 def clauses_of(clause: Clause) -> tuple[str, ...]:

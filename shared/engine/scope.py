@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 from shared.engine.rules import clauses_of
@@ -10,16 +11,18 @@ from shared.money import format_minor
 
 if TYPE_CHECKING:
     from shared.engine.runs import Run
-    from shared.engine.state import CaseState
 
 NOTHING: Mapping[str, Any] = {}
 
 
 class Scope:
-    """One attribute for each name of `shared.policy.scope`; the costly ones are made when they are asked for."""
+    """One attribute for each name of `shared.policy.scope`; the costly ones are made when they are asked for.
+
+    It shares parts with its case and does not know the case: two that know each other would outlive every fold until the
+    garbage collector comes by.
+    """
 
     __slots__ = (
-        "_case",
         "actor_unit",
         "at",
         "by",
@@ -27,18 +30,25 @@ class Scope:
         "collected",
         "complaint",
         "count",
+        "counts",
         "data",
+        "entries",
         "fields",
         "last",
         "penalty",
         "roles",
+        "runs",
         "seen",
         "settings",
+        "zone",
     )
 
-    def __init__(self, case: CaseState, settings: Mapping[str, Any]) -> None:
-        self._case = case
+    def __init__(self, settings: Mapping[str, Any], zone: tzinfo) -> None:
         self.settings = settings
+        self.zone = zone
+        self.runs: dict[str, list[Run]] = {}
+        self.entries: list[dict[str, Any]] = []
+        self.counts: dict[str, Any] = {}
         self.complaint: dict[str, Any] = {}
         self.fields: dict[str, Any] = {}
         self.data: Mapping[str, Any] = NOTHING
@@ -55,11 +65,7 @@ class Scope:
 
     @property
     def local_time(self) -> str | None:
-        return None if self.at is None else f"{self._case.calendar.local(self.at):%H:%M}"
-
-    @property
-    def entries(self) -> list[dict[str, Any]]:
-        return self._case.seen_entries
+        return None if self.at is None else f"{self.at.astimezone(self.zone):%H:%M}"
 
     @property
     def clock(self) -> dict[str, Any] | None:
@@ -67,11 +73,7 @@ class Scope:
 
     @property
     def clocks(self) -> dict[str, Any]:
-        return {rule: clock_record(runs[-1], self.at) for rule, runs in self._case.runs.items() if runs}
-
-    @property
-    def counts(self) -> dict[str, Any]:
-        return self._case.counts
+        return {rule: clock_record(runs[-1], self.at) for rule, runs in self.runs.items() if runs}
 
 
 def clock_record(run: Run, at: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from shared.engine.calendar import Calendar, CalendarBook
+from shared.engine.calendar.localtime import zone_of
 from shared.engine.model import (
     AcceptanceView,
     ClockView,
@@ -98,13 +99,22 @@ class Watch(Struct, eq=False):
     """Tells whether what some rules read of the case has changed since they were last looked at."""
 
     inputs: Inputs
+    alert: bool = True  # the complaint or its fields were written to
     complaint: Any = None
     fields: Any = None  # as long as the fields are the same, so is their mapping
+
+    def expect_change(self) -> None:
+        """Let the rules be looked at again in any case."""
+        self.alert = True
+        self.fields = None
 
     def sees_change(self, scope: Scope) -> bool:
         inputs = self.inputs
         if inputs.always:
             return True
+        if not self.alert:
+            return False
+        self.alert = False
         complaint = None if inputs.complaint is None else inputs.complaint(scope.complaint)
         if self.fields is scope.fields and self.complaint == complaint:
             return False
@@ -127,7 +137,6 @@ class CaseState:
         "counted_here",
         "counter",
         "counters",
-        "counts",
         "current",
         "decided_by_person",
         "effect_keys",
@@ -147,19 +156,16 @@ class CaseState:
         "policy",
         "problems",
         "queue",
-        "restated",
         "route_keys",
         "routes",
         "runs",
         "scope",
-        "seen_entries",
         "seq",
         "serial",
         "shown_class",
         "silent_until",
         "state",
         "stated",
-        "unsettled",
         "waiting",
         "while_watch",
         "worked_out",
@@ -179,7 +185,7 @@ class CaseState:
         self.policy = policies[policy_version]
         self.case_kind = case_kind
         self.counter = counter
-        self.scope = Scope(self, self.policy.settings)
+        self.scope = Scope(self.policy.settings, zone_of(calendars.zone))
         # the case as it stands
         self.seq = 0
         self.at: datetime | None = None
@@ -191,7 +197,7 @@ class CaseState:
         self.owner: RouteView | None = None
         self.first_contact: str | None = None
         # what came of it
-        self.runs: dict[str, list[Run]] = {}
+        self.runs = self.scope.runs
         self.former: list[ClockView] = []
         self.effects: list[EffectView] = []
         self.effect_keys: set[str] = set()
@@ -200,12 +206,10 @@ class CaseState:
         self.liabilities: list[Liability] = []
         self.worked_out: dict[int, list[PenaltyView]] | None = None  # while a standing is made: by liability
         self.once: set[tuple[Any, ...]] = set()
-        self.counts: dict[str, Any] = {}
         self.counters: dict[tuple[str, str], CounterView] = {}
         self.counted_here: set[tuple[str, str]] = set()
         self.problems: list[Problem] = []
         # what happened before
-        self.seen_entries: list[dict[str, Any]] = []
         self.last_at: dict[str, datetime] = {}  # when each trigger of an entry came last
         self.last_start: dict[str, Context] = {}  # of clocks with `while`: the latest start
         # what is to come
@@ -232,9 +236,11 @@ class CaseState:
         self.while_watch = Watch(policy.while_inputs)
         self.acceptance_watch = Watch(policy.acceptance_inputs)
         self.shown_class = self.class_now()
-        self.restated = True  # a part of the class was stated and the rules have not been asked since
-        self.unsettled = True  # a clock with `while` was started and not looked at since
         self.judged: AcceptanceRule | None = None  # the rule of acceptance that applies
+
+    def touch(self) -> None:
+        """Say that the complaint or its fields were written to."""
+        self.class_watch.alert = self.while_watch.alert = self.acceptance_watch.alert = True
 
     # -- looking at values -------------------------------------------------------------------------------------------------------------
 
@@ -330,6 +336,7 @@ class CaseState:
 
     def enter_state(self, state: str, context: Context) -> None:
         self.state = self.scope.complaint["state"] = state
+        self.touch()
         self.trigger(f"state:{state}", context)
         if state in ENDS:
             self.queue.append(("end", context))

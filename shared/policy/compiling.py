@@ -506,7 +506,7 @@ class Compiler:
             classifies=bool(classes)
             or any(one.classes for one in self.on.values())
             or any(key.startswith("class:") for key in self.on),
-            class_inputs=self._inputs([rule.path for rule in classes], ("kind", "category", "severity", "priority")),
+            class_inputs=self._inputs([rule.path for rule in classes]),
             while_inputs=self._inputs([f"{rule.path}/{part}" for rule in whiles for part in ("while", "when")]),
             acceptance_inputs=self._inputs([rule.path for rule in acceptance]),
             kept=self._kept(),
@@ -515,12 +515,9 @@ class Compiler:
             clause_rules={clause: tuple(found) for clause, found in self.clause_rules.items()},
         )
 
-    def _inputs(self, pointers: list[str], parts: tuple[str, ...] = ()) -> Inputs:
-        """What the expressions at or below some places of the document read of the case.
-
-        `parts` of the complaint count as read in any case.
-        """
-        found = set(parts)
+    def _inputs(self, pointers: list[str]) -> Inputs:
+        """What the expressions at or below some places of the document read of the case."""
+        found: set[str] = set()
         for place, paths in self.reads.items():
             if any(place == pointer or place.startswith(f"{pointer}/") for pointer in pointers):
                 for path in paths:

@@ -80,7 +80,7 @@ def test_only_what_some_expression_reads_is_kept() -> None:
     case = case_of(("received", at(9), {}), ("reported", at(10), {"to": "chief", "documents": ["report"]}))
     assert set(case.scope.collected) == {"to"}
     assert case.scope.last == {}
-    assert case.seen_entries == []
+    assert case.scope.entries == []
 
 
 def test_limit_of_a_later_class_counts_from_its_start() -> None:
