@@ -12,12 +12,15 @@ from services.notify.domain.moments import Moment
 from shared.engine.case import Case
 from shared.engine.model import Standing
 from shared.engine.rules import CompiledPolicy, MessageRule
+from shared.policy.schema import Unit
 
 Channel = Literal["sms", "email", "webhook"]
 
 COMPLAINANT = "complainant"
 RESPONDENT = "respondent"
 HANDLER = "handler"
+RESPONDENT_SUPERVISOR = "respondent_supervisor"
+HANDLER_HEAD = "handler_head"
 SUBSCRIBERS = "subscribers"
 """The audience of whatever goes to the tenant's webhook endpoints."""
 
@@ -76,7 +79,7 @@ def _look(case: Case, moment: Moment) -> None:
     scope = case.scope
     scope.data, scope.at = moment.data, moment.at
     scope.by, scope.roles, scope.actor_unit = moment.by.id, list(moment.by.roles), moment.by.unit
-    runs = case.runs.get(moment.rule or "")
+    runs = case.runs.get(clock_of(case.policy, moment.rule) or "")
     scope.clock_run = runs[-1] if runs else None
     scope.count = scope.penalty = None
 
@@ -95,9 +98,11 @@ def _addressees(case: Case, rule: MessageRule, standing: Standing) -> Iterator[t
             if name is None or name == "":
                 continue
             audience = str(name)
-            addressee = _person(case, audience, standing)
-            if addressee:
-                yield audience, addressee
+            group = case.policy.document.organisation.groups.get(audience)
+            for member in group.members if group is not None else [audience]:
+                addressee = _person(case, member, standing)
+                if addressee:
+                    yield audience, addressee
 
 
 def _person(case: Case, audience: str, standing: Standing) -> str | None:
@@ -112,7 +117,19 @@ def _person(case: Case, audience: str, standing: Standing) -> str | None:
         return _first(complaint.get("handler"), "staff", "unit") or (
             None if owner is None else owner.staff or owner.role or owner.unit
         )
+    if audience == HANDLER_HEAD:
+        unit = _first(complaint.get("handler"), "unit") or (None if standing.owner is None else standing.owner.unit)
+        return _first(complaint.get("handler"), "head") or _head(case, unit)
+    if audience == RESPONDENT_SUPERVISOR:
+        superior = _first(complaint.get("respondent"), "supervisor")
+        return superior or _head(case, _first(complaint.get("respondent"), "unit"))
     return audience
+
+
+def _head(case: Case, unit: str | None) -> str | None:
+    """The role that answers for a unit, as the policy says."""
+    known = case.policy.document.organisation.units.get(unit or "")
+    return known.head if isinstance(known, Unit) else None
 
 
 def _first(record: Any, *keys: str) -> str | None:
@@ -120,10 +137,19 @@ def _first(record: Any, *keys: str) -> str | None:
     return next((str(known[key]) for key in keys if known.get(key)), None)
 
 
-def due_at(standing: Standing, moment: Moment) -> datetime | None:
+def clock_of(policy: CompiledPolicy, rule: str | None) -> str | None:
+    """The clock or duty that has the id, or one of whose rungs has it; else the id as it is."""
+    for clock in (*policy.clocks.values(), *(duty.clock for duty in policy.duties)):
+        if any(rung.id == rule for rung in clock.rungs):
+            return clock.id
+    return rule
+
+
+def due_at(policy: CompiledPolicy, standing: Standing, moment: Moment) -> datetime | None:
     """The instant that `due_at` means: of an effect its clock's, else the next one owed on the case."""
-    if moment.rule is not None:
-        of_clock = [view.due_at for view in standing.clocks if view.rule == moment.rule and view.due_at is not None]
+    clock = clock_of(policy, moment.rule)
+    if clock is not None:
+        of_clock = [view.due_at for view in standing.clocks if view.rule == clock and view.due_at is not None]
         if of_clock:
             return of_clock[-1]
     running = [view.due_at for view in standing.clocks if view.state == "running" and view.due_at is not None]

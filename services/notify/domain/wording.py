@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from services.notify.domain.messages import due_at
+from services.notify.domain.messages import clock_of, due_at
 from services.notify.domain.moments import Moment
 from shared.engine.case import Case
 from shared.engine.model import Standing
@@ -47,9 +47,9 @@ def values(case: Case, standing: Standing, moment: Moment, number: str) -> dict[
         "state": standing.state,
         "channel": complaint.get("channel"),
         "received_at": complaint.get("received_at"),
-        "due_at": due_at(standing, moment),
+        "due_at": due_at(case.policy, standing, moment),
         "at": moment.at,
-        "rule": moment.rule,
+        "rule": clock_of(case.policy, moment.rule),
         "unit": None if owner is None else owner.unit or owner.role or owner.staff,
         **moment.words,
     }

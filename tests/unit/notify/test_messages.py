@@ -104,6 +104,33 @@ def test_whom_the_words_of_a_rule_mean(to: list[str], addressees: list[tuple[str
     assert [(each.audience, each.addressee) for each in found] == addressees
 
 
+ORGANISATION = {
+    "units": {"u1": {"head": "chief"}, "u2": {"head": "head_of_two"}, "u3": ""},
+    "roles": {"chief": "", "head_of_two": ""},
+    "groups": {"panel": {"members": ["chief", "u3"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("to", "addressees"),
+    [
+        ("handler_head", ["head_of_two"]),
+        ("respondent_supervisor", ["chief"]),
+        ("panel", ["chief", "u3"]),
+    ],
+)
+def test_heads_and_groups_are_found_through_the_organisation(to: str, addressees: list[str]) -> None:
+    found = wanted(a_policy(a_rule(to=[to]), organisation=ORGANISATION), RECEIVED)
+    assert [(each.audience, each.addressee) for each in found] == [(to, each) for each in addressees]
+
+
+def test_a_head_who_is_known_by_name_is_told_and_a_unit_without_one_tells_nobody() -> None:
+    people = {"handler": {"unit": "u2", "head": "h9"}, "respondent": {"unit": "u3"}}
+    received = msgspec.structs.replace(RECEIVED, data={**RECEIVED.data, **people})
+    policy = a_policy(a_rule(to=["handler_head", "respondent_supervisor"]), organisation=ORGANISATION)
+    assert [each.addressee for each in wanted(policy, received)] == ["h9"]
+
+
 def test_an_assignment_makes_the_handler() -> None:
     found = wanted(a_policy(a_rule(on="assigned", to=["handler"])), RECEIVED, entry(2, "assigned", 1, staff="h7"))
     assert [each.addressee for each in found] == ["h7"]
@@ -217,6 +244,26 @@ def test_what_a_template_says_of_an_effect() -> None:
     text = "Reply: answer is late (R99.1, R99.2), due 5 March 2026, 23:59, at 5 March 2026, 09:00, to leader"
     assert filled(template, policy, RECEIVED, effect=EFFECT) == text
     assert filled("{{ title }} {{ what }}", policy, RECEIVED, effect=EFFECT, language="zh") == "答复 逾期"
+
+
+def test_what_a_rung_does_is_told_as_its_clock() -> None:
+    """The limit is missed, so it is no longer the next one owed: the message still names it and its own due time."""
+    policy = a_policy(
+        clocks=[
+            {
+                "id": "reply",
+                "title": "Reply",
+                "start": "received",
+                "within": "3d",
+                "stop": "replied",
+                "steps": [{"after": "0h", "do": [{"kind": "escalated", "to": "handler"}]}],
+            },
+            {"id": "other", "title": "Other", "start": "received", "within": "9d", "stop": "closed"},
+        ]
+    )
+    case = replay({1: policy}, [RECEIVED], calendars())
+    (effect,) = case.standing(NINE + timedelta(days=4)).effects
+    assert filled("{{ title }} {{ due_at }}", policy, RECEIVED, effect=effect) == "Reply 5 March 2026, 23:59"
 
 
 def test_free_texts_restricted_and_personal_fields_are_never_values() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from services import cli
 from shared.engine.model import EFFECT_KINDS
+from shared.policy import wording
 from shared.policy.checking import check, check_one, run
 from shared.policy.compiling import ENGINE_TRIGGERS, compile_policy
 from shared.policy.documents import parse
@@ -120,6 +121,13 @@ def test_the_links_of_the_documents_lead_somewhere() -> None:
                 text = there.read_text(encoding="utf-8")
                 heads = [re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in _heads(text)]
                 assert anchor in {*heads, *re.findall(r'<a id="([^"]+)">', text)}, (page.name, target, anchor)
+
+
+def test_the_texts_on_the_page_on_messages_work() -> None:
+    page = (GUIDE.parent / "messages.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```liquid\n(.*?)```", page, re.DOTALL)
+    assert len(shown.splitlines()) == 3
+    assert wording.problems(shown) == []
 
 
 def test_the_page_on_scenarios_shows_one_that_passes_and_every_key(tmp_path: Path) -> None:
