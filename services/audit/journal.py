@@ -6,9 +6,10 @@ The journal and not the database is the truth: what it says was answered 2xx mus
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -62,6 +63,62 @@ class JournalFile:
 
     def close(self) -> None:
         os.close(self._file)
+
+
+class Witness:
+    """Writes down one request: `attempt` before it is sent, each time, `answer` when one has come, each time."""
+
+    def __init__(self, write: Callable[[Line], None], tenant_id: UUID, source: Source, key: str) -> None:
+        self._write = write
+        self._tenant_id = tenant_id
+        self._source: Source = source
+        self._key = key
+        self._request = ""
+
+    def attempt(self, content: bytes = b"") -> None:
+        """Note that `content` is about to be sent: it tells two requests under one key apart."""
+        self._request = hashlib.sha256(content).hexdigest()[:32] if content else ""
+        self._write(self._line("attempt"))
+
+    def answer(self, status: int, content: bytes = b"", *, stored: int = 1, refused: int = 0) -> None:
+        """Note an answer, with the ids that its body names."""
+        try:
+            body = msgspec.json.decode(content, type=_Answer) if content else _Answer()
+        except msgspec.MsgspecError:
+            body = _Answer()
+        self._write(
+            msgspec.structs.replace(
+                self._line("answer"),
+                status=status,
+                problem=body.type.rpartition("/")[2] if status >= 400 else "",
+                case_id=body.case_id or body.id,
+                number=body.number,
+                seq=body.seq,
+                answer=hashlib.sha256(content).hexdigest() if content else "",
+                stored=stored,
+                refused=refused,
+            )
+        )
+
+    def _line(self, what: Literal["attempt", "answer"]) -> Line:
+        return Line(
+            what=what,
+            at=datetime.now(UTC),
+            tenant_id=self._tenant_id,
+            source=self._source,
+            key=self._key,
+            request=self._request,
+        )
+
+
+class _Answer(Struct):
+    """What the journal wants of an answer's body, be it a receipt, an entry or a problem."""
+
+    type: str = ""
+    id: UUID | None = None
+    case_id: UUID | None = None
+    number: str | None = None
+    seq: int | None = None
 
 
 def read_journal(path: Path) -> list[Line]:

@@ -11,6 +11,8 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from services.audit.journal import Witness
+
 PATIENCE_SECONDS = 40.0
 
 
@@ -58,12 +60,14 @@ class Api:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
+        witness: Witness | None = None,
     ) -> Answer:
         """Send a request and return its answer; one that got none, or 503, is sent again, unchanged, for a while.
 
         Args:
             body: a value, sent as JSON; or `raw`, sent as it is.
             key: the Idempotency-Key, without which a POST that got no answer is not repeated by a careful client.
+            witness: writes down each attempt before it is made, and each answer.
         """
         content = msgspec.json.encode(body) if body is not None else raw
         sent = {
@@ -76,12 +80,16 @@ class Api:
         until = time.monotonic() + PATIENCE_SECONDS
         pause = 0.05
         while True:
+            if witness is not None:
+                witness.attempt(content or b"")
             try:
                 found = await self._http.request(method, path, content=content, headers=sent, params=query)
             except httpx.TransportError:
                 if time.monotonic() > until:
                     raise
             else:
+                if witness is not None:
+                    witness.answer(found.status_code, found.content)
                 answer = Answer(found.status_code, _decoded(found.content), "idempotent-replayed" in found.headers)
                 passing = answer.status in (502, 503) or answer.problem in ("too-many-requests", "request-in-progress")
                 if not passing or time.monotonic() > until:
@@ -93,8 +101,8 @@ class Api:
         """Return the decoded body. RefusedError for anything but 2xx."""
         return await self._good("GET", path, query={name: value for name, value in query.items() if value is not None})
 
-    async def post(self, path: str, body: Any = None, *, key: str | None = None) -> Any:
-        return await self._good("POST", path, body={} if body is None else body, key=key)
+    async def post(self, path: str, body: Any = None, *, key: str | None = None, witness: Witness | None = None) -> Any:
+        return await self._good("POST", path, body={} if body is None else body, key=key, witness=witness)
 
     async def put(self, path: str, body: Any) -> Any:
         return await self._good("PUT", path, body=body)

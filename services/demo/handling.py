@@ -16,15 +16,17 @@ AT_ONCE = 4  # cases that are worked on at the same time
 class Staff:
     """Does what the plans say, day by day."""
 
-    def __init__(self, organisation: Organisation, keys: dict[str, Api], admin: Api) -> None:
+    def __init__(self, organisation: Organisation, keys: dict[str, Api], admin: Api, journal: Journal) -> None:
         """`keys`: by staff id."""
+        self._journal = journal
         self._organisation = organisation
         self._keys = keys
         self._admin = admin
         self._plans: dict[UUID, str] = {}
 
-    async def look_through(self, journal: Journal) -> None:
+    async def look_through(self) -> None:
         """Find every complaint that is waiting and decide what becomes of it. Mail and tables tell no ids, the work list does."""
+        journal = self._journal
         known = {receipt.complaint_id: receipt.plan for receipt in journal.receipts if receipt.complaint_id is not None}
         lines = await self._work_list(len(journal.receipts))
         rest = {"smtp": iter(self._organisation.mail_plans * 10), "csv": iter(self._organisation.table_plans * 10)}
@@ -60,9 +62,9 @@ class Staff:
                 f"/v1/cases/{case_id}/texts", {"text": act.text, "kind": kind}, key=f"demo-text-{case_id}-{place}"
             )
             data["text_id"] = stored["text_id"]
-        await api.post(
-            f"/v1/cases/{case_id}/entries", {"kind": act.kind, "data": data}, key=f"demo-entry-{case_id}-{place}"
-        )
+        key = f"demo-entry-{case_id}-{place}"
+        body = {"kind": act.kind, "data": data}
+        await api.post(f"/v1/cases/{case_id}/entries", body, key=key, witness=self._journal.witness("entry", key))
 
     async def _work_list(self, expected: int) -> list[UUID]:
         """Return the ids of all complaints once routing has as many as were stored."""

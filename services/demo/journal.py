@@ -8,6 +8,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from services.audit.journal import JournalFile, Line, Witness
+from services.audit.journal import Source as Way
+
 Source = Literal["api", "webhook", "smtp", "csv"]
 
 
@@ -20,14 +23,29 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """One organisation's. Every complaint that is sent ends as a receipt or as a refusal; a repeat is neither."""
+    """One organisation's. Every complaint that is sent ends as a receipt or as a refusal; a repeat is neither.
 
-    def __init__(self) -> None:
+    `lines` hold each attempt and each answer for the audit; they are in the file, too, if there is one.
+    """
+
+    def __init__(self, tenant_id: UUID, file: JournalFile | None = None) -> None:
+        self.tenant_id = tenant_id
+        self.lines: list[Line] = []
+        self._file = file
         self.receipts: list[Receipt] = []
         self.refused: Counter[str] = Counter()
         self.refused_from: Counter[str] = Counter()
         self.repeats = 0
         self.wrong: list[str] = []  # answers that should have been others
+
+    def witness(self, way: Way, key: str) -> Witness:
+        """Return what writes down one request; one that is sent again has the same key."""
+        return Witness(self._write, self.tenant_id, way, key)
+
+    def _write(self, line: Line) -> None:
+        if self._file is not None:
+            self._file.write(line)
+        self.lines.append(line)
 
     def stored(self, source: Source, complaint_id: UUID | None = None, plan: str | None = None) -> None:
         self.receipts.append(Receipt(source=source, complaint_id=complaint_id, plan=plan))

@@ -17,10 +17,12 @@ from zoneinfo import ZoneInfo
 import httpx
 from msgspec import Struct
 
-from services.demo.audit import Findings, audit
+from services.audit.journal import JournalFile
+from services.demo.audit import JOURNAL_FILE, Findings, audit
 from services.demo.client import Api
 from services.demo.faults import strike
 from services.demo.handling import Staff, advance
+from services.demo.journal import Journal
 from services.demo.organisations import DAYS, ORGANISATIONS, Day, Member, Organisation
 from services.demo.report import DemoReport, Fine, Sinks, Sources, TenantReport, totals
 from services.demo.sending import Sender
@@ -134,6 +136,8 @@ class _Demonstration:
         self._tell = tell
         self._faults = faults
         self._delivered: dict[str, dict[str, int]] = {}
+        self._folder = stack.local.folder
+        self._journal = JournalFile(self._folder / JOURNAL_FILE)
         self._struck = asyncio.Event()
         if not faults:
             self._struck.set()
@@ -146,7 +150,7 @@ class _Demonstration:
         sent = sum(tenancy.sender.journal.sent for tenancy in tenancies)
         stored = sum(len(tenancy.sender.journal.receipts) for tenancy in tenancies)
         self._tell(f"{sent} sent, {stored} stored; staff look through what came in")
-        await asyncio.gather(*(each.staff.look_through(each.sender.journal) for each in tenancies))
+        await asyncio.gather(*(each.staff.look_through() for each in tenancies))
         for day in DAYS:
             if day != "monday":
                 await self._go_to(tenancies, AFTER[day])
@@ -187,9 +191,11 @@ class _Demonstration:
         await self._providers(admin)
         await asyncio.gather(*(key.until_known() for key in keys.values()))
         monday = await _to_monday(admin)
+        tenant_id = UUID(created["tenant"]["tenant_id"])
+        journal = Journal(tenant_id, self._journal)
         return Tenancy(
             organisation=organisation,
-            tenant_id=UUID(created["tenant"]["tenant_id"]),
+            tenant_id=tenant_id,
             admin=admin,
             sender=Sender(
                 organisation,
@@ -198,8 +204,9 @@ class _Demonstration:
                 mailbox=f"{mailbox}@recourse.example",
                 smtp_port=self._stack.smtp_port,
                 pace=self._pace,
+                journal=journal,
             ),
-            staff=Staff(organisation, keys, admin),
+            staff=Staff(organisation, keys, admin, journal),
             monday=monday,
         )
 
@@ -272,16 +279,17 @@ class _Demonstration:
         )
 
     async def _audit(self, tenancies: list[Tenancy]) -> Findings:
-        """Audit until nothing is under way any more; what is still missing then is lost."""
-        journals = {tenancy.tenant_id: tenancy.sender.journal for tenancy in tenancies}
-        local = self._stack.local
-        until = time.monotonic() + QUIET_SECONDS
-        while True:
-            taken = len(self._other_side.sms.messages)
-            findings = await audit(local.superuser_dsn, local.nats.url("operator"), journals, taken)
-            if findings.are_clean or time.monotonic() > until:
-                return findings
-            await asyncio.sleep(0.5)
+        local, other_side = self._stack.local, self._other_side
+        self._journal.close()
+        return await audit(
+            local.superuser_dsn,
+            local.nats.url("operator"),
+            [tenancy.sender.journal for tenancy in tenancies],
+            sms=other_side.sms,
+            email=other_side.email,
+            webhook=other_side.webhook,
+            keep=self._folder,
+        )
 
     def _outcome(
         self, tenancies: list[Tenancy], reports: list[TenantReport], findings: Findings, began: float

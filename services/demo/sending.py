@@ -44,9 +44,10 @@ class Sender:
         mailbox: str,
         smtp_port: int,
         pace: Pace,
+        journal: Journal,
     ) -> None:
         self.organisation = organisation
-        self.journal = Journal()
+        self.journal = journal
         self._api = api
         self._hook = hook
         self._mailbox = mailbox
@@ -64,34 +65,36 @@ class Sender:
     # -- HTTP API ------------------------------------------------------------------------------------------------------
 
     async def _by_api(self) -> None:
-        path = "/v1/complaints"
         first: tuple[str, Complaint, Answer] | None = None
         for complaint in self.organisation.api:
             await self._pace()
             key = f"demo-{uuid4()}"
-            answer = await self._api.ask("POST", path, body=complaint.draft, key=key)
+            answer = await self._take(key, body=complaint.draft)
             self._note("api", answer, complaint.plan)
             first = first or (key, complaint, answer)
         assert first is not None
         key, complaint, before = first
-        again = await self._api.ask("POST", path, body=complaint.draft, key=key)
+        again = await self._take(key, body=complaint.draft)
         self.journal.repeat(as_before=again.repeated and again.body == before.body, what="request")
         other = {**complaint.draft, "text": "Another text under the same key."}
-        self._refused("api", await self._api.ask("POST", path, body=other, key=key), "idempotency-key-reused")
+        self._refused("api", await self._take(key, body=other), "idempotency-key-reused")
         headers = {"Content-Type": "application/json"}
         raw = b'{"channel": "phone", "text": "' + BAD_ENCODING + b'"}'
-        answer = await self._api.ask("POST", path, raw=raw, key=f"demo-{uuid4()}", headers=headers)
+        answer = await self._take(f"demo-{uuid4()}", raw=raw, headers=headers)
         self._refused("api", answer, "bad-encoding")
         wrong = {**complaint.draft, "chanel": "phone"}
-        answer = await self._api.ask("POST", path, body=wrong, key=f"demo-{uuid4()}")
+        answer = await self._take(f"demo-{uuid4()}", body=wrong)
         self._refused("api", answer, "malformed")
 
     async def _over_the_quota(self) -> None:
         for _ in range(2):
             await self._pace()
             draft = {**self.organisation.api[0].draft, "text": "One more today."}
-            answer = await self._api.ask("POST", "/v1/complaints", body=draft, key=f"demo-{uuid4()}")
-            self._refused("api", answer, "quota-exceeded")
+            self._refused("api", await self._take(f"demo-{uuid4()}", body=draft), "quota-exceeded")
+
+    async def _take(self, key: str, **content: Any) -> Answer:
+        witness = self.journal.witness("api", key)
+        return await self._api.ask("POST", "/v1/complaints", key=key, witness=witness, **content)
 
     # -- the call centre's webhook ------------------------------------------------------------------------------------------
 
@@ -125,7 +128,8 @@ class Sender:
         path, good_secret = self._hook
         signed = webhooks.sign([secret or good_secret], message_id, at or datetime.now(UTC), raw)
         headers = {"Content-Type": "application/json", **signed}
-        return await self._api.with_key(None).ask("POST", path, raw=raw, headers=headers)
+        witness = self.journal.witness("webhook", message_id)
+        return await self._api.with_key(None).ask("POST", path, raw=raw, headers=headers, witness=witness)
 
     # -- mail ------------------------------------------------------------------------------------------------------------------
 
@@ -154,16 +158,21 @@ class Sender:
         """Deliver one message as a mail server does: what is postponed, or breaks off, is tried again."""
         until = time.monotonic() + PATIENCE_SECONDS
         content = message.as_bytes(policy=WIRE)
+        witness = self.journal.witness("smtp", f"{message['Message-ID']} {to}")
         while True:
+            witness.attempt(content)
             try:
                 client = aiosmtplib.SMTP(hostname="127.0.0.1", port=self._smtp_port, timeout=15, start_tls=False)
                 async with client:
                     await client.sendmail(return_path or str(message["From"].addresses[0].addr_spec), [to], content)
+                witness.answer(250)
                 return 250, ""
             except aiosmtplib.SMTPRecipientsRefused as refusal:
                 code, said = refusal.recipients[0].code, refusal.recipients[0].message
+                witness.answer(code)
             except aiosmtplib.SMTPResponseException as refusal:
                 code, said = refusal.code, refusal.message
+                witness.answer(code)
             except (aiosmtplib.SMTPException, OSError) as broken:
                 code, said = 421, type(broken).__name__
             if code >= 500 or time.monotonic() > until:
@@ -178,8 +187,11 @@ class Sender:
         key = f"demo-{uuid4()}"
         headers = {"Content-Type": "text/csv"}
         path = "/v1/imports?source=tables"
+        witness = self.journal.witness("csv", key)
+        witness.attempt(content)
         answer = await self._api.ask("POST", path, raw=content, key=key, headers=headers)
         if not answer.is_good:
+            witness.answer(answer.status)
             for _ in range(self.organisation.table_rows):
                 self.journal.refuse("csv", answer.problem)
             self.journal.wrong.append(f"a table was refused: {answer.problem}")
@@ -190,6 +202,7 @@ class Sender:
         while found["state"] != "done" and time.monotonic() < until:
             await asyncio.sleep(0.1)
             found = await self._api.get(f"/v1/imports/{import_id}")
+        witness.answer(200, stored=found["stored"], refused=found["refused"])
         again = await self._api.ask("POST", path, raw=content, key=key, headers=headers)
         self.journal.repeat(as_before=again.body["import_id"] == import_id, what="table")
         for _ in range(found["stored"]):
