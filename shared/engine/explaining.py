@@ -91,7 +91,7 @@ def explain_run(case: Case, run: Run, lang: Language = "en") -> Explanation:
 
 def steps_of(run: Run) -> list[DayStep]:
     """The steps from the run's anchor to its due instant; none for an instant that was agreed or moved by hand."""
-    if run.amount is None or run.calendar is None or run.counting is None or run.due_at is None:
+    if run.amount is None or run.due_at is None:
         return []
     if run.calendar.due(run.anchor_at, run.amount, run.counting, run.paused) != run.due_at:
         return []

@@ -1,7 +1,7 @@
 """Values that go into the engine and come out of it.
 
-A **case** is its timeline. `Entry` is one line of it, `Standing` is everything that follows from the timeline, the policy, the calendars and
-the instant at which it is looked at. All instants are aware UTC, money is whole minor units, ranges are `[start, end)` except that a
+A **case** is its timeline. `Entry` is one line of it, `Standing` is everything that follows from the timeline, the policy, the calendars
+and the instant at which it is looked at. All instants are aware UTC, money is whole minor units, ranges are `[start, end)` except that a
 deadline includes its instant.
 """
 
@@ -13,7 +13,14 @@ from typing import Any, Literal
 from msgspec import Struct
 
 ENTRY_KINDS: frozenset[str] = frozenset(
-    ["received", "supplemented", "materials_requested", "classified", "accepted", "declined", "acknowledged", "assigned", "signed_for", "returned", "transferred", "investigated", "responded", "proposed", "approval_requested", "approved", "rejected", "agreed", "disagreed", "implemented", "replied", "resolved", "surveyed", "followed_up", "closed", "archived", "reopened", "paused", "resumed", "extension_requested", "extended", "escalated", "reported", "handed_over", "reconsideration_requested", "reconsidered", "compensated", "withdrawn", "linked", "merged", "split", "corrected", "counted", "uncounted", "policy_changed", "calendar_changed", "commented", "step", "penalty_decided", "penalty_waived", "penalty_appealed", "penalty_appeal_decided"]
+    """
+    received supplemented materials_requested classified accepted declined acknowledged assigned signed_for
+    returned transferred investigated responded proposed approval_requested approved rejected agreed disagreed
+    implemented replied resolved surveyed followed_up closed archived reopened paused resumed
+    extension_requested extended escalated reported handed_over reconsideration_requested reconsidered
+    compensated withdrawn linked merged split corrected counted uncounted policy_changed calendar_changed
+    commented step penalty_decided penalty_waived penalty_appealed penalty_appeal_decided
+    """.split()
 )
 EFFECT_KINDS: frozenset[str] = frozenset(
     ["escalated", "notified", "task", "deemed", "created", "published", "closed", "warned", "reported"]

@@ -115,7 +115,7 @@ class Liability(Struct, eq=False):
             return []
         steps: list[Step] = []
         clause: str | None = None
-        for by, product, clause in self._factors(case, item):  # noqa: B007 - the last one is shown
+        for by, product, clause in self._factors(case, item):
             points = int(Decimal(points) * by)
             data["multiplier"] = str(product)
             steps.append(Step(label="multiplied", value=str(points), detail={"by": str(by), "clause": clause}))

@@ -259,8 +259,9 @@ class Handlers:
 
     def joined(self, other: Handlers) -> Handlers:
         """What two triggers of one event set off, stage by stage."""
-        both = [[*getattr(self, stage), *getattr(other, stage)] for stage in STAGES]
-        found = Handlers(*both)
+        found = Handlers()
+        for stage in STAGES:
+            getattr(found, stage).extend([*getattr(self, stage), *getattr(other, stage)])
         found.settle()
         return found
 

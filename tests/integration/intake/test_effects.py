@@ -17,7 +17,6 @@ from shared.messages.sla import AnnouncementMade
 from tests.infra import Infra
 from tests.integration.intake.world import World, messages, until
 
-
 OTHER_CASE = UUID(int=8)
 
 
