@@ -102,7 +102,8 @@ def parse_minor(amount: str, currency: str) -> int:
 
 def format_minor(minor: int, currency: str) -> str:
     """Return the amount as text with the currency's own decimals: format_minor(48000, "CNY") is "480.00"."""
+    if minor < 0:
+        return f"-{format_minor(-minor, currency)}"
     places = exponent(currency)
-    sign = "-" if minor < 0 else ""
-    whole, fraction = divmod(abs(minor), 10**places)
-    return f"{sign}{whole}.{fraction:0{places}d}" if places else f"{sign}{whole}"
+    digits = str(minor).zfill(places + 1)
+    return f"{digits[:-places]}.{digits[-places:]}" if places else digits

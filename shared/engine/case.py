@@ -18,7 +18,7 @@ from shared.engine.acting import act, change_state, do, drop_waiting, plan, rout
 from shared.engine.calendar import CalendarBook
 from shared.engine.changing import change_calendar, change_policy, tighten
 from shared.engine.classing import class_of, classify
-from shared.engine.clocks import cancel_all, move_clocks, reconsider, repeat, rung_at, start
+from shared.engine.clocks import cancel_all, move_clocks, reconsider, repeat, start
 from shared.engine.counting import count, take_counts
 from shared.engine.duties import begin_duty, occurrences
 from shared.engine.imposing import decide, impose, penalties
@@ -98,7 +98,8 @@ class Case(CaseState):
             if what == "due":
                 self._due(thing, part)
             elif what == "rung":
-                self._climb(thing[0], thing[1], part)
+                run, rung, at = thing
+                self._climb(run, rung, at, part)
             elif what == "later":
                 self._act_late(thing)
             elif what == "duty":
@@ -120,13 +121,12 @@ class Case(CaseState):
             run.state, run.breached_at = "breached", due
             self.clock_event("breach", run, due)
 
-    def _climb(self, run: Run, rung: Rung, part: int) -> None:
+    def _climb(self, run: Run, rung: Rung, at: datetime, part: int) -> None:
         """A step before or after a limit."""
         if run.part != part or not run.active or run.state == "paused" or run.due_at is None:
             return
         if rung.before is not None and run.state != "running":
             return
-        at = rung_at(run, rung)
         self.reach(at)
         self.enter(Context(at, run.data, run.ref, clock_run=run))
         if self.holds(rung.when, rung):

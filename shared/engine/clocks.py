@@ -105,15 +105,17 @@ def arm(case: CaseState, run: Run) -> None:
         return
     case.push(due if rule.timer else due + INSTANT, "due", run, run.part)
     for rung in rule.rungs:
-        at = rung_at(run, rung)
+        at = _rung_at(run, rung)
         if rung.before is not None:
             if at > run.started_at:
-                case.push(at, "rung", (run, rung), run.part)
+                case.push(at, "rung", (run, rung, at), run.part)
         else:
-            case.push(due + INSTANT if rung.after is None or not rung.after.n else at, "rung", (run, rung), run.part)
+            case.push(
+                due + INSTANT if rung.after is None or not rung.after.n else at, "rung", (run, rung, at), run.part
+            )
 
 
-def rung_at(run: Run, rung: Rung) -> datetime:
+def _rung_at(run: Run, rung: Rung) -> datetime:
     assert run.due_at is not None
     if rung.before is not None:
         return run.calendar.subtract(run.due_at, rung.before)

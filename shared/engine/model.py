@@ -62,7 +62,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     key: str | None = None  # of the effect that caused it, when `by` is the system
 
 
-class ClockView(Struct, frozen=True, kw_only=True):
+class ClockView(Struct, frozen=True):
     """One run of one clock."""
 
     rule: str
@@ -109,7 +109,7 @@ class Step(Struct, frozen=True, kw_only=True):
     detail: dict[str, Any] = {}
 
 
-class PenaltyView(Struct, frozen=True, kw_only=True):
+class PenaltyView(Struct, frozen=True):
     """One imposed thing, or one that waits for a decision. `amount_minor` is None where none is fixed."""
 
     key: str

@@ -88,25 +88,25 @@ class Run(Struct, eq=False):
             data["overdue_days"] = self.overdue_days(now)
             data["overdue_unit"] = self.overdue_unit()
         data["round"] = self.number + 1
-        return ClockView(
-            rule=rule.id,
-            run=self.number,
-            part=self.part,
-            clause=rule.clause,
-            name=rule.name,
-            state=state,
-            started_at=self.started_at,
-            anchor_at=self.anchor_at,
-            due_at=self.due_at,
-            stopped_at=self.stopped_at,
-            breached_at=breached_at,
-            provisional=self.provisional(),
-            owner=self.owner,
-            amount=None if self.amount is None else _as_text(self.amount),
-            calendar=rule.calendar,
-            started_by=self.by_seq,
-            policy_version=self.policy_version,
-            data=data,
+        return ClockView(  # in the order of its fields: so many keywords would cost more than the rest of the view
+            rule.id,
+            self.number,
+            self.part,
+            rule.clause,
+            rule.name,
+            state,
+            self.started_at,
+            self.anchor_at,
+            self.due_at,
+            self.stopped_at,
+            breached_at,
+            self.provisional(),
+            self.owner,
+            None if self.amount is None else _as_text(self.amount),
+            rule.calendar,
+            self.by_seq,
+            self.policy_version,
+            data,
         )
 
     def provisional(self) -> bool:

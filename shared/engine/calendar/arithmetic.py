@@ -425,7 +425,7 @@ class Calendar:
         """Return how many dates lie after the due date, up to and including that of `done`; at least 1 once late."""
         if done <= due:
             return 0
-        after, through = self.local(due).date(), self.local(done).date()
+        after, through = due.astimezone(self.zone).date(), done.astimezone(self.zone).date()
         return max(1, self._working_dates(after, through) if unit == "wd" else (through - after).days)
 
     def next_overdue_instant(self, due: datetime, after: datetime, unit: OverdueUnit) -> datetime:

@@ -40,7 +40,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 class CalendarBook:
     """All editions of a tenant's calendars. Immutable; the same questions always get the same answers."""
 
-    __slots__ = ("_known", "_published", "_revisions", "_rules", "counting", "default", "zone")
+    __slots__ = ("_known", "_only", "_published", "_revisions", "_rules", "counting", "default", "zone")
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class CalendarBook:
         }
         self._rules: dict[tuple[str, int], DayRules] = {}
         self._known: dict[tuple[str, int, int], Calendar] = {}
+        self._only: dict[str | None, Calendar] = {}  # calendars with one edition, whenever asked
 
     @classmethod
     def of(cls, section: CalendarSection, days: Mapping[str, CountryDays] | None = None) -> "CalendarBook":
@@ -112,6 +113,9 @@ class CalendarBook:
         Raises:
             KeyError: there is no calendar of that name.
         """
+        only = self._only.get(name)
+        if only is not None:
+            return only
         chosen = self.default if name is None else name
         base, known = self._editions(chosen, started_at, known_at)
         key = (chosen, base, known)
@@ -120,6 +124,8 @@ class CalendarBook:
             parts, certain = self._parts(chosen, base, known)
             rules = tuple((first, self._rules_of(chosen, index)) for first, index in parts)
             found = self._known[key] = shared_calendar(self.zone, rules, chosen, certain)
+        if len(self._revisions[chosen]) == 1:
+            self._only[name] = found
         return found
 
     def moves(self, name: str | None, started_at: datetime, known_before: datetime, known_at: datetime) -> bool:
