@@ -8,8 +8,16 @@ from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from tests.infra import Database, Infra, clear_streams, create_database, drop_database, running_infra
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A test that sets up logging, onto a stream that is closed after it, does so for itself alone."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
