@@ -33,7 +33,7 @@ def accept(case: CaseState, entry: Entry, handlers: Handlers | None, context: Co
             _accept_by(case, rule, entry.at)
             case.decided_by_person = True
             break
-    if not case.decided_by_person:
+    if not case.decided_by_person and (case.policy.acceptance or case.acceptance is not None):
         _judge(case, entry.at)
     now = case.acceptance
     if now is before and entry.kind != "received":

@@ -21,9 +21,7 @@ def change_state(case: CaseState, kind: str | None, handlers: Handlers | None, c
         for condition, rule in handlers.states:
             if case.applies(condition, rule):
                 entered = rule.state
-    elif kind == "merged":
-        entered = "merged" if context.data.get("into") else None
-    elif kind is not None:
+    elif kind is not None and (kind != "merged" or context.data.get("into")):
         entered = case.policy.usual_states.get(kind)
     if entered is not None:
         case.enter_state(entered, context)
@@ -82,10 +80,11 @@ def act(case: CaseState, rule: ActionRule, context: Context) -> None:
 def do(case: CaseState, rule: Rule, todo: tuple[Do, ...], at: datetime, ref: str) -> None:
     """Record what is done, once per addressee for each `ref`."""
     for place, one in enumerate(todo):
-        to = case.value(one.to, rule)
-        what = case.value(one.what, rule)
-        by = case.value(one.by, rule)
-        data: dict[str, Any] = {name: case.value(value, rule) for name, value in one.data} if one.data else {}
+        to, what, by = one.to, one.what, one.by
+        data: dict[str, Any] = {}
+        if not one.literal:
+            to, what, by = case.value(to, rule), case.value(what, rule), case.value(by, rule)
+            data = {name: case.value(value, rule) for name, value in one.data}
         for addressee in to if isinstance(to, list | tuple) else (to,):
             key = f"{rule.id}:{ref}:{place}:{addressee or ''}"
             if key in case.effect_keys:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from heapq import heappop
+from operator import attrgetter
 from typing import Any, Final
 
 from shared.engine.accepting import accept, accept_at_receipt
@@ -35,6 +36,8 @@ MOST_DERIVED: Final = 500
 DECIDES_ACCEPTANCE: Final = frozenset({"received", "accepted", "declined"})
 ON_THE_LEDGER: Final = frozenset({"penalty_decided", "penalty_waived", "penalty_appealed", "penalty_appeal_decided"})
 CHANGES_CLASS: Final = ("class:", "state:", "decision:")
+
+IN_ORDER: Final = attrgetter("started_at", "rule", "run", "part")
 
 
 class LoopError(Exception):
@@ -156,7 +159,8 @@ class Case(CaseState):
 
     def _handle(self, keys: tuple[str, ...], handlers: Handlers | None, context: Context, kind: str | None) -> None:
         """Take an event through the stages; `kind` is that of the entry if the event is one."""
-        change_state(self, kind, handlers, context)
+        if kind in self.policy.usual_states or (handlers is not None and handlers.states):
+            change_state(self, kind, handlers, context)
         if handlers is not None:
             if handlers.moves_clocks:
                 move_clocks(self, handlers, keys, context)
@@ -215,7 +219,7 @@ class Case(CaseState):
         self.reach(now)
         clocks = [run.view(now) for runs in self.runs.values() for run in runs]
         clocks.extend(self.former)
-        clocks.sort(key=lambda view: (view.started_at, view.rule, view.run, view.part))
+        clocks.sort(key=IN_ORDER)
         policy = self.policy
         return Standing(
             seq=self.seq,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from shared.engine.model import ClassView
 from shared.engine.rules import Clause, Handlers
 from shared.engine.state import CLASS_NAMES, CLASS_PARTS, CaseState, Context
+
+PARTS: Final = tuple(zip(CLASS_PARTS, CLASS_NAMES, strict=True))
 
 
 def classify(case: CaseState, handlers: Handlers | None, context: Context) -> None:
@@ -25,23 +27,25 @@ def classify(case: CaseState, handlers: Handlers | None, context: Context) -> No
                 case.stated[part] = found
                 case.class_clauses[part] = rule.clause
                 case.class_watch.expect_change()
-    for part, name in zip(CLASS_PARTS, CLASS_NAMES, strict=True):
+    stated, clauses = case.stated, case.class_clauses
+    for part, name in PARTS:
         if part in chosen:
-            complaint[name], case.class_clauses[part] = chosen[part]
-        elif part in case.stated:
-            complaint[name] = case.stated[part]
+            complaint[name], clauses[part] = chosen[part]
+        elif part in stated:
+            complaint[name] = stated[part]
         else:
             complaint[name] = None
-            case.class_clauses.pop(part, None)
-    case.shown_class = case.class_now()
+            clauses.pop(part, None)
+    shown = case.shown_class = case.class_now()
     entry = context.entry
-    for part, before, now in zip(CLASS_PARTS, former, case.shown_class, strict=True):
+    kind = None if entry is None else entry.kind
+    for place, part, key in case.policy.awaited_class:
         if (
-            now != before
-            or (now and entry is not None and entry.kind == "received")
-            or (entry is not None and entry.kind == "classified" and entry.data.get(part) is not None)
+            shown[place] != former[place]
+            or (kind == "received" and shown[place])
+            or (kind == "classified" and context.data.get(part) is not None)
         ):
-            case.trigger(f"class:{part}", context)
+            case.queue.append((key, context))
 
 
 def _chosen(case: CaseState) -> dict[str, tuple[Any, Clause]]:

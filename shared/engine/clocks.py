@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from msgspec.structs import replace
-
 from shared.engine.acting import do
 from shared.engine.amounts import Amount, parse_amount
 from shared.engine.rules import ClockRule, Handlers, Rung
@@ -32,7 +30,7 @@ def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime |
     if rule.while_ is not None:
         case.while_watch.expect_change()
     runs = case.runs.setdefault(rule.id, [])
-    active = [run for run in runs if run.active]
+    active = [run for run in runs if run.active] if runs else []
     if active and rule.again == "ignore":
         return
     if rule.again == "restart":
@@ -55,7 +53,10 @@ def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime |
         if rule.data:
             run.data = {name: case.value(value, rule) for name, value in rule.data}
         runs.append(run)
-        run.amount, run.due_at = limit(case, run, place)
+        if rule.fixed is not None:
+            run.amount, run.due_at = rule.fixed, calendar.due(base, rule.fixed, rule.counting)
+        else:
+            run.amount, run.due_at = limit(case, run, place)
         arm(case, run)
         case.clock_event("started", run, at)
         if rule.inside:
@@ -187,7 +188,8 @@ def _stop(case: CaseState, clock: ClockRule, runs: list[Run], keys: tuple[str, .
         else:
             run.state = "met"
             case.clock_event("met", run, at)
-        repeat(case, run, at)
+        if clock.repeat_every is not None:
+            repeat(case, run, at)
 
 
 def _turns(runs: list[Run], data: Mapping[str, Any]) -> list[Run]:
@@ -241,7 +243,7 @@ def _resume(case: CaseState, run: Run, at: datetime) -> None:
 
 def move(case: CaseState, run: Run, due: datetime, at: datetime) -> None:
     """Give the run another due instant; the former one stays visible as superseded."""
-    case.former.append(replace(run.view(at), state="superseded", stopped_at=at))
+    case.former.append(run.view(at, "superseded", at))
     run.part += 1
     run.due_at = due
     arm(case, run)

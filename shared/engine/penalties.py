@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -439,7 +440,17 @@ def _rounded(value: Decimal) -> int:
 
 
 def _share(base: int, percent: str) -> int:
-    return _rounded(Decimal(base) * Decimal(percent) / 100)
+    part, whole = _ratio(percent)
+    share = base * part
+    rounded = (2 * abs(share) + whole) // (2 * whole)  # half a minor unit is rounded up, away from zero
+    return rounded if share >= 0 else -rounded
+
+
+@lru_cache(maxsize=256)
+def _ratio(percent: str) -> tuple[int, int]:
+    """A percentage as a fraction of whole numbers."""
+    part, whole = Decimal(percent).as_integer_ratio()
+    return part, whole * 100
 
 
 def _tiered(base: int, tiers: tuple[tuple[int | None, str], ...], steps: list[Step], show: str, used: int = 0) -> int:

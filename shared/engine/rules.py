@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -18,6 +18,8 @@ from shared.engine.calendar import Counting
 Expr = Callable[[Any], Any]
 Value = Any  # a callable of the scope, or a constant
 Clause = str | list[str] | None
+
+CLASS_PARTS: Final = ("kind", "category", "severity", "priority", "respondent")
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Do:
     what: Value
     by: Value
     data: tuple[tuple[str, Value], ...]
+    literal: bool  # nothing of it is computed
 
 
 @dataclass(slots=True)
@@ -110,7 +113,7 @@ class ClockRule(Rule):
     name: str | None
     data: tuple[tuple[str, Value], ...]
     pauses: tuple[PauseRule, ...]
-    start_triggers: frozenset[str] = frozenset()
+    fixed: Amount | None = None  # the limit, where it depends on nothing
 
 
 @dataclass(slots=True)
@@ -328,6 +331,7 @@ class CompiledPolicy:
     usual_states: Mapping[str, str]  # which state a kind of entry leads to where no rule says it
     word_clauses: Mapping[tuple[str, str], Clause]  # of words of the class: (part, word) → clause
     judges_acceptance: bool  # whether any rule accepts or declines
+    awaited_class: tuple[tuple[int, str, str], ...]  # of the parts whose change is waited for: place, part, trigger
     classifies: bool  # whether any rule sets the class or waits for a change of it
     class_inputs: Inputs  # of `classes`
     while_inputs: Inputs  # of `whiles`

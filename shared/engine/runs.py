@@ -79,7 +79,8 @@ class Run(Struct, eq=False):
             return 0
         return self.calendar.overdue_days(self.due_at, until, "wd" if self.overdue_unit() == "wd" else "cd")
 
-    def view(self, now: datetime) -> ClockView:
+    def view(self, now: datetime, shown_as: ClockState | None = None, stopped_at: datetime | None = None) -> ClockView:
+        """The run as it stands at `now`; or the part of it that ends, shown as in another state and as stopped."""
         data, rule = dict(self.data), self.rule
         state, breached_at = self.state, self.breached_at
         if breached_at is None and self.is_late(now):
@@ -94,11 +95,11 @@ class Run(Struct, eq=False):
             self.part,
             rule.clause,
             rule.name,
-            state,
+            shown_as or state,
             self.started_at,
             self.anchor_at,
             self.due_at,
-            self.stopped_at,
+            stopped_at or self.stopped_at,
             breached_at,
             self.provisional(),
             self.owner,

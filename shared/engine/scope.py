@@ -7,7 +7,7 @@ from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 from shared.engine.rules import clauses_of
-from shared.money import format_minor
+from shared.money import Money
 
 if TYPE_CHECKING:
     from shared.engine.runs import Run
@@ -118,7 +118,7 @@ def penalty_record(view: Any) -> dict[str, Any]:
         "clause": clauses[0] if clauses else None,
         "party": view.party,
         "kind": view.kind,
-        "amount": None if view.amount_minor is None else format_minor(view.amount_minor, view.currency),
+        "amount": None if view.amount_minor is None else Money(view.amount_minor, view.currency),
         "sanction": view.sanction,
         "points": view.points,
         "state": view.state,

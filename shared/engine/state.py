@@ -28,6 +28,7 @@ from shared.engine.model import (
     RouteView,
 )
 from shared.engine.rules import (
+    CLASS_PARTS,
     AcceptanceRule,
     ActionRule,
     Clause,
@@ -46,9 +47,8 @@ from shared.policy.cel.problems import EvaluationError
 if TYPE_CHECKING:
     from shared.engine.penalties import Liability
 
-CLASS_PARTS: Final = ("kind", "category", "severity", "priority", "respondent")
 CLASS_NAMES: Final = ("kind", "category", "severity", "priority", "respondent_name")
-"""The parts of the class, and under which name of the complaint each is found."""
+"""Under which name of the complaint each part of the class is found."""
 
 NOTHING_SAID: Final[Mapping[str, Any]] = dict.fromkeys(
     [

@@ -14,7 +14,7 @@ from shared.engine import rules as compiled
 from shared.engine.amounts import Amount, parse_amount
 from shared.engine.calendar import CalendarSection, Counting
 from shared.engine.model import EFFECT_KINDS, ENTRY_KINDS
-from shared.engine.rules import CompiledPolicy, Handlers, Inputs, Kept, clauses_of
+from shared.engine.rules import CLASS_PARTS, CompiledPolicy, Handlers, Inputs, Kept, clauses_of
 from shared.money import exponent, format_minor, parse_minor
 from shared.policy import schema
 from shared.policy.cel import (
@@ -387,7 +387,7 @@ class Compiler:
         elif head == "state":
             known = self.states
         elif head == "class":
-            known = ("kind", "category", "severity", "priority", "respondent")
+            known = CLASS_PARTS
         elif head == "decision":
             known = ("accepted", "declined")
         elif head == "action":
@@ -503,6 +503,9 @@ class Compiler:
             usual_states=_usual_states(policy),
             word_clauses=_word_clauses(policy),
             judges_acceptance=bool(acceptance) or any(one.acceptance for one in self.on.values()),
+            awaited_class=tuple(
+                (place, part, f"class:{part}") for place, part in enumerate(CLASS_PARTS) if f"class:{part}" in self.on
+            ),
             classifies=bool(classes)
             or any(one.classes for one in self.on.values())
             or any(key.startswith("class:") for key in self.on),
@@ -762,15 +765,12 @@ class Compiler:
                     code="unknown-name",
                     suggestion=near_miss(do.what, known),
                 )
-            found.append(
-                compiled.Do(
-                    do.kind,
-                    self.val(do.to, f"{where}/to"),
-                    self.val(do.what, f"{where}/what"),
-                    self.val(do.by, f"{where}/by"),
-                    self.data(do.data, f"{where}/data"),
-                )
-            )
+            to = self.val(do.to, f"{where}/to")
+            what = self.val(do.what, f"{where}/what")
+            by = self.val(do.by, f"{where}/by")
+            data = self.data(do.data, f"{where}/data")
+            computed = any(callable(part) for part in (to, what, by)) or bool(data)
+            found.append(compiled.Do(do.kind, to, what, by, data, literal=not computed))
         return tuple(found)
 
     def _counting(self, clause: Any, change: schema.CountingChange | None) -> Counting:
@@ -834,6 +834,7 @@ class Compiler:
                 suggestion=near_miss(name, self.section.calendars),
             )
         repeat = clock.repeat
+        always = cases[0][1] if len(cases) == 1 and cases[0][0] is None and repeat is None else None
         return compiled.ClockRule(
             clock.id,
             clock.clause,
@@ -866,6 +867,7 @@ class Compiler:
             name=clock.name,
             data=self.data(clock.data, f"{path}/data"),
             pauses=tuple(compiled.PauseRule(pause.count) for pause in clock.pauses),
+            fixed=always if isinstance(always, Amount) else None,
         )
 
     def _limit(self, value: Any, path: str) -> Any:
@@ -1238,7 +1240,7 @@ ALWAYS_KNOWN = frozenset({"withdrawn", "handed_over"})
 def _usual_states(policy: Policy) -> dict[str, str]:
     """Where a kind of entry leads without a rule, as far as the regime has such a state."""
     known = policy.vocabulary.states
-    return {
+    return {"merged": "merged"} | {
         kind: state
         for kind, state in STATE_OF_KIND.items()
         if not known or state in known or state in ALWAYS_KNOWN
