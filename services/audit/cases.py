@@ -230,7 +230,7 @@ def _fault(row: Any) -> str | None:
 async def _states(look: Look) -> None:
     async for case_id, tenant_id, what, may_pass in _differences(look):
         look.findings.looked_at(1)
-        if what and _is_ours(look, case_id):
+        if what and _is_ours(look, case_id) and not look.findings.has("I12", case_id):
             look.findings.add("I13", case_id, what, tenant_id=tenant_id, may_pass=may_pass)
 
 

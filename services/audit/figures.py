@@ -149,8 +149,8 @@ async def _amounts(look: Look, days: dict[UUID, date], expected: Counter[Cell]) 
             of: Any = ours or theirs
             what = "reporting has not" if theirs is None else "the ledger has not" if ours is None else "they differ in"
             _note(look, posting_id, f"{what} this posting", of[0], is_extra=ours is None)
-    for tenant_id, _, case_id, kind, currency, minor in rows.values():
-        if case_id in days:
+    for tenant_id, posting_id, case_id, kind, currency, minor in rows.values():
+        if case_id in days and (posting_id in look.told.posted or not look.findings.has("I4", posting_id)):
             day = days[case_id]
             expected[tenant_id, day, "all", "", f"amount:{kind}:{currency}"] += minor
 

@@ -233,7 +233,9 @@ def _taken(look: Look, deliveries: dict[UUID, Any], attempts: dict[UUID, list[At
         look.findings.looked_at(1)
         if channel == "webhook":
             most = by_event.get(key, 0) or int(key in deliveries)
-            if number > most and key not in look.misplaced:
+            if not most and key not in look.misplaced:
+                look.findings.add("I5", f"webhook {key}", "was taken, and nothing here says so")
+            elif number > most and key not in look.misplaced:
                 look.findings.add("I6", f"webhook {key}", f"was taken {number} times of {most}", is_extra=True)
             continue
         delivery_id = of_key.get(key)

@@ -10,13 +10,18 @@ from services.audit.look import Look
 from services.audit.streams import SERVICES, Stream, tenant_in
 from services.audit.tenants import as_uuid
 
-KINDS: Final = r"regexp_replace({of}.subject, '\.[0-9a-f-]{{36}}\.', '.*.')"
+KINDS: Final = r"regexp_replace(o.subject, '\.[0-9a-f-]{36}\.', '.*.')"
+
+CONSUMERS: Final = """
+SELECT DISTINCT consumer
+  FROM {consumer}.inbox"""
 
 # What a consumer has applied, by where it came from: how we know what it listens to when NATS has forgotten it.
 HEARD: Final = """
 SELECT DISTINCT i.consumer, {kind} AS filter
   FROM {consumer}.inbox i
-  JOIN {producer}.outbox o ON o.tenant_id = i.tenant_id AND o.message_id = i.message_id"""
+  JOIN {producer}.outbox o ON o.tenant_id = i.tenant_id AND o.message_id = i.message_id
+ WHERE i.consumer = ANY ($1)"""
 
 MISSED: Final = """
 SELECT o.tenant_id, o.message_id, o.subject
@@ -133,9 +138,12 @@ async def _applied(look: Look) -> None:
             service = durable.name.partition("-on-")[0]
             if service in SERVICES:
                 filters[producer, service, durable.name] |= set(durable.filters)
-        for service in SERVICES:
-            query = HEARD.format(consumer=service, producer=producer, kind=KINDS.format(of="o"))
-            for row in await look.rows(query):
+    known = {consumer for _, _, consumer in filters}
+    for service in SERVICES:
+        names = {row["consumer"] for row in await look.rows(CONSUMERS.format(consumer=service))} - known
+        for producer in SERVICES if names else ():
+            query = HEARD.format(consumer=service, producer=producer, kind=KINDS)
+            for row in await look.rows(query, list(names)):
                 filters[producer, service, row["consumer"]].add(row["filter"])
     for (producer, service, consumer), subjects in filters.items():
         pattern = "^(" + "|".join(sorted(map(_pattern, subjects))) + ")$"

@@ -1,0 +1,55 @@
+"""What is true is found to be so, and the command says it in one line."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from services import cli
+from services.audit.findings import CHECKS
+from tests.integration.audit.conftest import Copy, State
+
+
+async def test_a_true_state_has_no_finding(papers: Copy) -> None:
+    verdict = await papers.audit()
+    assert verdict.details == []
+    assert verdict.ok
+    assert verdict.checks == dict.fromkeys(CHECKS, 0)
+    assert verdict.compared > 1000
+
+
+def test_the_command_prints_one_line_and_says_by_its_code_whether_all_is_well(
+    state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["audit", "--dsn", state.postgres.dsn_of("recourse"), "--nats", state.nats_url, "--json"]
+    journal, provider = state.folder / "journal.jsonl", state.folder / "provider.jsonl"
+    assert cli.run([*arguments, "--journal", str(journal), "--provider", str(provider)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert msgspec.json.decode(printed)["checks"] == {f"I{number}": 0 for number in range(1, 16)}
+
+    lost = state.folder / "lost.jsonl"
+    lost.write_bytes(journal.read_bytes() + _of_a_complaint_that_is_nowhere(state))
+    assert cli.run([*arguments, "--journal", str(lost)]) == 1
+    found = msgspec.json.decode(capsys.readouterr().out)
+    assert not found["ok"]
+    assert {check: number for check, number in found["checks"].items() if number} == {"I1": 1}
+    assert [(each["check"], each["subject"]) for each in found["details"]] == [("I1", str(NOWHERE))]
+
+    lost.write_bytes(b"{not a line}\n")
+    assert cli.run([*arguments, "--journal", str(lost)]) == 3
+    assert "journal" in capsys.readouterr().err
+
+
+NOWHERE = "0190a000-0000-7000-8000-00000000dead"
+
+
+def _of_a_complaint_that_is_nowhere(state: State) -> bytes:
+    line = next(line for line in state.journal if line.what == "answer" and line.source == "api" and line.status == 201)
+    lines = (
+        msgspec.structs.replace(line, what="attempt", key="nowhere", status=0, case_id=None, number=None, answer=""),
+        msgspec.structs.replace(
+            line, key="nowhere", case_id=msgspec.convert(NOWHERE, type(line.tenant_id)), number=None
+        ),
+    )
+    return b"".join(msgspec.json.encode(each) + b"\n" for each in lines)
