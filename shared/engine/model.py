@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-ENTRY_KINDS: frozenset[str] = frozenset(
-    """
-    received supplemented materials_requested classified accepted declined acknowledged assigned signed_for
-    returned transferred investigated responded proposed approval_requested approved rejected agreed disagreed
-    implemented replied resolved surveyed followed_up closed archived reopened paused resumed
-    extension_requested extended escalated reported handed_over reconsideration_requested reconsidered
-    compensated withdrawn linked merged split corrected counted uncounted policy_changed calendar_changed
-    commented step penalty_decided penalty_waived penalty_appealed penalty_appeal_decided
-    """.split()
-)
+ENTRY_KINDS: frozenset[str] = frozenset((
+    "received", "supplemented", "materials_requested", "classified", "accepted", "declined", "acknowledged",
+    "assigned", "signed_for", "returned", "transferred", "investigated", "responded", "proposed",
+    "approval_requested", "approved", "rejected", "agreed", "disagreed", "implemented", "replied", "resolved",
+    "surveyed", "followed_up", "closed", "archived", "reopened", "paused", "resumed", "extension_requested",
+    "extended", "escalated", "reported", "handed_over", "reconsideration_requested", "reconsidered", "compensated",
+    "withdrawn", "linked", "merged", "split", "corrected", "counted", "uncounted", "policy_changed",
+    "calendar_changed", "commented", "step", "penalty_decided", "penalty_waived", "penalty_appealed",
+    "penalty_appeal_decided",
+))  # fmt: skip
 EFFECT_KINDS: frozenset[str] = frozenset(
     ["escalated", "notified", "task", "deemed", "created", "published", "closed", "warned", "reported"]
 )
