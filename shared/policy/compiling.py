@@ -1241,9 +1241,7 @@ def _usual_states(policy: Policy) -> dict[str, str]:
     """Where a kind of entry leads without a rule, as far as the regime has such a state."""
     known = policy.vocabulary.states
     return {"merged": "merged"} | {
-        kind: state
-        for kind, state in STATE_OF_KIND.items()
-        if not known or state in known or state in ALWAYS_KNOWN
+        kind: state for kind, state in STATE_OF_KIND.items() if not known or state in known or state in ALWAYS_KNOWN
     }
 
 

@@ -294,7 +294,9 @@ def main() -> None:
         sys.stderr.write(f"{mark} {one['name']:32} {one['value']:>14,.1f}   target {one['target']:,.1f}\n")
     missed = [one["name"] for one in found["targets"] if not one["met"]]
     total = len(found["targets"])
-    sys.stderr.write(f"targets met: {total - len(missed)} of {total}" + (f"; missed: {', '.join(missed)}\n" if missed else "\n"))
+    sys.stderr.write(
+        f"targets met: {total - len(missed)} of {total}" + (f"; missed: {', '.join(missed)}\n" if missed else "\n")
+    )
     if missed and os.environ.get("CHECK") == "1":
         sys.exit(1)
 
