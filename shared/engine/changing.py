@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from shared.engine.clocks import limit, move, supersede
-from shared.engine.model import Entry
+from shared.engine.model import ClockView, Entry
 from shared.engine.runs import Run
 from shared.engine.state import CaseState
 
@@ -25,12 +25,14 @@ def change_policy(case: CaseState, entry: Entry) -> None:
             if rule is None:
                 supersede(run, entry.at)
                 continue
+            former = run.view(entry.at, "superseded", entry.at)
             run.rule = rule
             if run.is_late(entry.at):
                 continue
-            run.policy_version = version
-            run.counting = rule.counting
-            recompute(case, run, entry.at)
+            held = run.policy_version, run.counting
+            run.policy_version, run.counting = version, rule.counting
+            if not _recompute(case, run, entry.at, former):
+                run.policy_version, run.counting = held
 
 
 def change_calendar(case: CaseState, entry: Entry) -> None:
@@ -39,20 +41,26 @@ def change_calendar(case: CaseState, entry: Entry) -> None:
     for runs in case.runs.values():
         for run in runs:
             if run.active and run.state_at(entry.at) in ("running", "paused"):
+                former = run.view(entry.at, "superseded", entry.at)
                 run.calendar = case.calendars.at(run.rule.calendar, run.started_at, entry.at)
-                recompute(case, run, entry.at)
+                _recompute(case, run, entry.at, former)
 
 
-def recompute(case: CaseState, run: Run, at: datetime) -> None:
+def _recompute(case: CaseState, run: Run, at: datetime, former: ClockView) -> bool:
+    """Count the limit anew. False: the due instant stays what it was, for the new one would lie in the past or there is none."""
     if run.due_at is None:
-        return
+        return True
     saved = case.scope.data
     case.scope.data = run.data
     amount, due = limit(case, run, run.number if run.rule.repeat_count else 0)
     case.scope.data = saved
-    if due is not None and due != run.due_at and due > at:
-        run.amount = amount
-        move(case, run, due, at)
+    if due == run.due_at:
+        return True
+    if due is None or due <= at:
+        return False
+    run.amount = amount
+    move(case, run, due, at, former)
+    return True
 
 
 def tighten(case: CaseState, entry: Entry) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from shared.engine.acting import do
 from shared.engine.amounts import Amount, parse_amount
+from shared.engine.model import ClockView
 from shared.engine.rules import ClockRule, Handlers, Rung
 from shared.engine.runs import INSTANT, Run
 from shared.engine.state import CaseState, Context
@@ -241,9 +242,13 @@ def _resume(case: CaseState, run: Run, at: datetime) -> None:
         run.data = {**run.data, "paused_working_days": run.paused.days}
 
 
-def move(case: CaseState, run: Run, due: datetime, at: datetime) -> None:
-    """Give the run another due instant; the former one stays visible as superseded."""
-    case.former.append(run.view(at, "superseded", at))
+def move(case: CaseState, run: Run, due: datetime, at: datetime, former: ClockView | None = None) -> None:
+    """Give the run another due instant; the former one stays visible as superseded.
+
+    Args:
+        former: the part that ends, as it was; needed where more of the run than its due instant has changed already.
+    """
+    case.former.append(run.view(at, "superseded", at) if former is None else former)
     run.part += 1
     run.due_at = due
     arm(case, run)
