@@ -28,9 +28,7 @@ from shared.policy.backtesting import Backtest, History
 from shared.policy.compiling import compile_policy
 from shared.policy.linting import lint
 from shared.policy.template_files import names, text_of
-
-REFERENCE_LOOPS: Final = 21_000_000.0
-"""Turns of the calibration loop in a second of processor time on the machine the targets are meant for."""
+from tests.bench.calibration import REFERENCE_LOOPS, per_second, turns
 
 NINE: Final = datetime(2026, 3, 2, 1, tzinfo=UTC)
 RUNS: Final = int(os.environ.get("RUNS", "7"))
@@ -156,20 +154,6 @@ def timeline(shift: timedelta = timedelta()) -> list[Entry]:
     ]
 
 
-def per_second(work: Callable[[], int]) -> float:
-    """How often a second of processor time does the work once; `work` returns how often it did it."""
-    started = time.process_time()
-    done = work()
-    return done / max(time.process_time() - started, 1e-9)
-
-
-def calibration() -> int:
-    total = 0
-    for turn in range(2_000_000):
-        total += turn & 7
-    return 2_000_000
-
-
 def measure() -> dict[str, Any]:
     policy = compile_policy(DOCUMENT)
     book = CalendarBook.of(CalendarSection())
@@ -205,7 +189,7 @@ def measure() -> dict[str, Any]:
     largest = max((text_of(regime) for regime in names()), key=len)
     rounds: dict[str, list[float]] = {}
     tasks: dict[str, Callable[[], int]] = {
-        "calibration": calibration,
+        "calibration": turns,
         "fold": folds,
         "working_days": working_days,
         "working_hours": working_hours,
