@@ -56,6 +56,26 @@ SELECT tenant_id, owner_id AS owner, 'a key of a person' AS what FROM intake.dat
  UNION
 SELECT tenant_id, complainant_id, 'a contact' FROM intake.contact_point"""
 
+UNREADABLE: Final = """
+SELECT c.tenant_id, c.complaint_id, 'the key of its person is lost' AS what
+  FROM intake.complaint c
+ WHERE NOT EXISTS (SELECT FROM intake.data_key k WHERE k.tenant_id = c.tenant_id AND k.owner_id = c.complainant_id)"""
+
+WITHOUT_TEXT: Final = """
+SELECT c.tenant_id, c.complaint_id, 'its text is lost' AS what
+  FROM intake.complaint c
+  JOIN routing.entry e ON e.tenant_id = c.tenant_id AND e.case_id = c.complaint_id AND e.seq = 1
+  JOIN intake.data_key k ON k.tenant_id = c.tenant_id AND k.owner_id = c.complainant_id
+ WHERE k.erased_at IS NULL AND e.data ->> 'text_id' IS NOT NULL
+   AND NOT EXISTS (
+       SELECT FROM intake.free_text t
+        WHERE t.tenant_id = c.tenant_id AND t.case_id = c.complaint_id AND t.text_id::text = e.data ->> 'text_id')"""
+
+WITHOUT_TENANT_KEY: Final = """
+SELECT c.tenant_id, c.complaint_id, 'the key of its tenant is lost' AS what
+  FROM intake.complaint c
+ WHERE NOT EXISTS (SELECT FROM intake.tenant_key k WHERE k.tenant_id = c.tenant_id)"""
+
 IDEMPOTENT: Final = """
 SELECT tenant_id, key, status, body
   FROM {service}.idempotency_key"""
@@ -71,8 +91,10 @@ async def check(look: Look) -> None:
     by_key = _receipts(look)
     altered = _answers(look, by_key)
     await _doubles(look, altered)
+    _forgotten(look, by_key, altered)
     await _refused(look, by_key, altered)
     await _missing(look, _by_source(look))
+    await _vault(look)
     await _entries(look)
     await _acts(look)
     _patience(look)
@@ -173,20 +195,29 @@ async def _doubles(look: Look, altered: set[tuple[UUID, str]]) -> None:
     keys: dict[UUID, set[str]] = defaultdict(set)
     for receipt in look.receipts:
         keys[receipt.complaint_id].add(receipt.key)
-    answered = look.answered
     for complaint in look.complaints:
         look.findings.looked_at(1)
         case_id, mine = complaint.complaint_id, keys.get(complaint.complaint_id, set())
         if case_id in look.misplaced or case_id in without or look.findings.has("I2", case_id):
             continue
-        if not mine and complaint.stored_at > look.retained_from and case_id in answered:
-            look.findings.add(
-                "I2", case_id, "its key is gone; a repeat would store it again", tenant_id=complaint.tenant_id
-            )
         if len(mine) > 1 and not any((complaint.tenant_id, key) in altered for key in mine):
             look.findings.add(
                 "I2", case_id, f"{len(mine)} keys for one complaint", tenant_id=complaint.tenant_id, is_extra=True
             )
+
+
+def _forgotten(look: Look, by_key: Mapping[tuple[UUID, str], Receipt], altered: set[tuple[UUID, str]]) -> None:
+    """I2: what was answered is known by its key, so that a repeat does not store it again."""
+    hooks = _hooks(look)
+    kept = {each.complaint_id for each in look.complaints if each.stored_at > look.retained_from} - look.misplaced
+    for asked in look.asked:
+        place = (asked.tenant_id, _stored_key(asked, hooks))
+        if asked.source not in ("api", "webhook") or place in by_key or place in altered:
+            continue
+        for line in asked.good:
+            if line.case_id in kept:
+                what = "its key is gone; a repeat would store it again"
+                look.findings.add("I2", line.case_id, what, tenant_id=asked.tenant_id)
 
 
 async def _refused(look: Look, by_key: Mapping[tuple[UUID, str], Receipt], altered: set[tuple[UUID, str]]) -> None:
@@ -348,6 +379,15 @@ async def _missing(look: Look, short: set[tuple[UUID, str]]) -> None:
         look.findings.add("I15", case_id, "a case of no complaint that is stored", tenant_id=tenant_id, is_extra=True)
 
 
+async def _vault(look: Look) -> None:
+    """I1: what was said with a complaint is there, and can be read, unless the person was erased."""
+    for query in (UNREADABLE, WITHOUT_TEXT, WITHOUT_TENANT_KEY):
+        for row in await look.rows(query):
+            case_id = row["complaint_id"]
+            if case_id not in look.misplaced and not any(look.findings.has(each, case_id) for each in ("I2", "I15")):
+                look.findings.add("I1", case_id, row["what"], tenant_id=row["tenant_id"])
+
+
 async def _entries(look: Look) -> None:
     """I1 and I15 of acts on cases: what was entered is there, and no more was entered than was asked for."""
     versions = {row["case_id"]: row["version"] for row in await look.rows(CASES)}
@@ -385,8 +425,10 @@ async def _acts(look: Look) -> None:
     if not wanted:
         return
     stored = {(asked.tenant_id, asked.key) for asked in look.asked if asked.is_stored or asked.is_open}
+    known: set[tuple[UUID, str]] = set()
     for service in SERVICES:
         for row in await look.rows(IDEMPOTENT.format(service=service)):
+            known.add((row["tenant_id"], row["key"]))
             asked = wanted.get((row["tenant_id"], row["key"]))
             if asked is None:
                 continue
@@ -400,6 +442,12 @@ async def _acts(look: Look) -> None:
                 look.findings.add(
                     "I10", asked.key, "was answered otherwise than a repeat would be", tenant_id=asked.tenant_id
                 )
+    for place, asked in wanted.items():
+        is_kept = asked.first_at > look.retained_from
+        is_lost = any(look.findings.has("I1", f"{line.case_id} {line.seq}") for line in asked.good)
+        if asked.source == "entry" and asked.is_stored and is_kept and place not in known and not is_lost:
+            what = "its key is gone; a repeat would be entered again"
+            look.findings.add("I2", asked.key, what, tenant_id=asked.tenant_id)
 
 
 def _patience(look: Look) -> None:

@@ -141,6 +141,19 @@ SELECT c.tenant_id, c.case_id
  WHERE c.number <> i.number OR c.policy_version <> i.policy_version OR c.received_at <> i.received_at
     OR c.source <> i.source OR c.duplicate_of IS DISTINCT FROM i.duplicate_of"""
 
+REQUESTS: Final = """
+SELECT e.tenant_id, e.case_id
+  FROM routing.entry e
+ WHERE e.kind IN ('approval_requested', 'extension_requested')
+   AND NOT EXISTS (
+       SELECT FROM routing.approval a WHERE a.tenant_id = e.tenant_id AND a.case_id = e.case_id AND a.seq = e.seq)
+ UNION
+SELECT a.tenant_id, a.case_id
+  FROM routing.approval a
+  LEFT JOIN routing.entry e ON e.tenant_id = a.tenant_id AND e.case_id = a.case_id AND e.seq = a.decided_seq
+ WHERE (a.decision = 'approved' AND coalesce(e.kind, '') NOT IN ('approved', 'extended'))
+    OR (a.decision = 'rejected' AND coalesce(e.kind, '') <> 'rejected')"""
+
 REPORTED: Final = """
 SELECT tenant_id, case_id, seq, now, message_id, body ->> 'state' AS state, (body ->> 'closed')::boolean AS closed
   FROM reporting.standing"""
@@ -248,6 +261,16 @@ async def _differences(look: Look) -> Any:
         yield row["case_id"], row["tenant_id"], "is shown with another owner than it is assigned to", False
     for row in await look.rows(AS_RECEIVED):
         yield row["case_id"], row["tenant_id"], "differs from what was received", False
+    for row in await look.rows(REQUESTS):
+        yield row["case_id"], row["tenant_id"], "its requests are not what its timeline says", False
+    for complaint in look.complaints:
+        received = look.told.received.get(complaint.complaint_id)
+        if received is not None:
+            person = received["entry"]["data"].get("complainant") or {}
+            said = (received["number"], received["source"], person.get("id"))
+            stored = (complaint.number, complaint.source, str(complaint.complainant_id))
+            what = "" if said == stored else "was told otherwise by intake"
+            yield complaint.complaint_id, complaint.tenant_id, what, False
     timers = await _timers(look)
     for row in await look.rows(STATES):
         standing = look.told.standings.get(row["case_id"])
@@ -256,7 +279,10 @@ async def _differences(look: Look) -> Any:
         differing = dict(_columns(row, standing, timers))
         what = ", ".join(f"{name}: {value}" for name, value in differing.items())
         yield row["case_id"], row["tenant_id"], f"routing differs from sla in {what}" if what else "", True
-    for row in await look.rows(REPORTED):
+    reported = await look.rows(REPORTED)
+    for case_id in look.told.standings.keys() - {row["case_id"] for row in reported}:
+        yield case_id, look.told.standings[case_id].tenant_id, "reporting keeps no standing", True
+    for row in reported:
         standing = look.told.standings.get(row["case_id"])
         if standing is not None:
             latest = (standing.seq, standing.now, standing.message_id, standing.state, standing.closed)

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from services.audit.look import Look
 from services.audit.told import UNTOLD
@@ -91,7 +91,10 @@ async def _facts(look: Look) -> dict[UUID, date]:
         tenant = look.tenants.get(row["tenant_id"])
         if tenant is None or row["at"] is None:
             continue
-        days[case_id] = _day(row["at"], tenant.zone)
+        try:
+            days[case_id] = _day(row["at"], tenant.zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            _note(look, tenant.tenant_id, f"no day can be counted in the zone {tenant.zone}", tenant.tenant_id)
     facts: dict[UUID, Any] = {}
     for row in await look.rows(FACTS):
         facts[row["case_id"]] = row

@@ -77,6 +77,12 @@ class Attempt(Struct, frozen=True):
     outcome: str | None
 
 
+EVENTLESS: Final = """
+SELECT d.tenant_id, d.delivery_id
+  FROM notify.delivery d
+ WHERE NOT EXISTS (SELECT FROM notify.event e WHERE e.tenant_id = d.tenant_id AND e.event_id = d.event_id)"""
+
+
 async def check(look: Look) -> None:
     attempts: dict[UUID, list[Attempt]] = defaultdict(list)
     for row in await look.rows(ATTEMPTS):
@@ -200,6 +206,9 @@ async def _lost(look: Look, deliveries: dict[UUID, Any]) -> None:
         look.findings.looked_at(1)
         if delivery_id not in deliveries and delivery_id not in look.misplaced:
             look.findings.add("I5", delivery_id, "was told of, and is not there", tenant_id=tenant_id)
+    for row in await look.rows(EVENTLESS):
+        if row["delivery_id"] not in look.misplaced:
+            look.findings.add("I5", row["delivery_id"], "what it tells of is lost", tenant_id=row["tenant_id"])
     for row in await look.rows(BARE_EVENTS):
         if row["event_id"] not in look.misplaced:
             look.findings.add("I5", row["event_id"], "an event without its deliveries", tenant_id=row["tenant_id"])

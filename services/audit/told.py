@@ -13,7 +13,7 @@ from msgspec import Struct
 from services.audit.streams import SERVICES
 
 OUTBOX: Final = """
-SELECT tenant_id, message_id, subject, body, published_at IS NOT NULL AS is_published, created_at
+SELECT tenant_id, message_id, subject, body, published_at IS NOT NULL AS is_published, created_at, stream_seq
   FROM {service}.outbox
  ORDER BY id"""
 
@@ -31,6 +31,7 @@ class Row(Struct, frozen=True):
     body: int
     is_published: bool
     created_at: datetime
+    stream_seq: int | None
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -106,7 +107,7 @@ async def gather(connection: asyncpg.Connection) -> Told:
 def _take(told: Told, service: str, row: Any) -> None:
     message_id, tenant_id, subject = row["message_id"], row["tenant_id"], row["subject"]
     told.rows[service, message_id] = Row(
-        service, tenant_id, subject, hash(row["body"]), row["is_published"], row["created_at"]
+        service, tenant_id, subject, hash(row["body"]), row["is_published"], row["created_at"], row["stream_seq"]
     )
     try:
         named = msgspec.json.decode(row["body"], type=_Envelope).tenant_id

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from typing import Final
 
-from services.audit.look import Look
+from services.audit.look import LIVE, Look
 from services.audit.streams import SERVICES, Stream, tenant_in
 from services.audit.tenants import as_uuid
 
@@ -46,6 +46,23 @@ SELECT e.tenant_id, e.case_id, min(e.seq) AS seq, count(*) AS n
  WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.tenant_id = e.tenant_id AND t.case_id = e.case_id AND t.seq = e.seq)
  GROUP BY e.tenant_id, e.case_id"""
 
+# Reference data: who owns it, what identifies a row, what is copied. Every other service keeps the same rows.
+REFERENCE: Final = (
+    ("tenant", "intake.tenant", "tenant_id", "to_jsonb(t)"),
+    ("credential", "intake.credential", "credential_id", "to_jsonb(t)"),
+    ("policy", "intake.policy", "version", "to_jsonb(t)"),
+    ("calendar", "intake.calendar", "name || ' ' || revision", "to_jsonb(t)"),
+    ("test_clock", "routing.test_clock", "tenant_id", "to_jsonb(t)"),
+    ("staff", "routing.staff_member", "staff_id", "jsonb_build_array(revision, roles, unit, active, deputy)"),
+)
+
+DIFFERING: Final = """
+SELECT coalesce(o.tenant_id, c.tenant_id) AS tenant_id, coalesce(o.key, c.key) AS key
+  FROM (SELECT tenant_id, ({key})::text AS key, {content} AS content FROM {owner} t) AS o
+  FULL JOIN (SELECT tenant_id, ({key})::text AS key, {content} AS content FROM {copy} t) AS c
+    ON c.tenant_id = o.tenant_id AND c.key = o.key
+ WHERE o.content IS DISTINCT FROM c.content"""
+
 COPIES_IN: Final = ("sla.timeline_entry", "notify.entry", "reporting.entry")
 
 
@@ -66,6 +83,7 @@ async def check(look: Look) -> None:
                     tenant_id=row["tenant_id"],
                     may_pass=True,
                 )
+    await _reference(look)
     for service, message_id in look.told.unreadable:
         look.findings.add("I9", message_id, f"what {service} tells cannot be read")
 
@@ -88,11 +106,37 @@ async def _dead_letters(look: Look) -> set[str]:
     return settled
 
 
+async def _reference(look: Look) -> None:
+    """Every service's copy of tenants, keys, policies, calendars, staff and test clocks is what their owner has."""
+    for table, owner, key, content in REFERENCE:
+        for service in SERVICES:
+            if owner.startswith(f"{service}."):
+                continue
+            copy = f"{service}.{table}"
+            look.findings.looked_at(1)
+            for row in await look.rows(DIFFERING.format(owner=owner, copy=copy, key=key, content=content)):
+                if as_uuid(row["key"]) not in look.misplaced and (
+                    row["tenant_id"] in look.tenants or row["tenant_id"] == LIVE
+                ):
+                    look.findings.add(
+                        "I9",
+                        f"{copy} {row['tenant_id']} {row['key']}",
+                        f"differs from {owner}",
+                        tenant_id=row["tenant_id"],
+                        may_pass=True,
+                    )
+
+
 def _published(look: Look) -> None:
-    """What is in an outbox is in the stream."""
+    """What is in an outbox is in the stream, at the place that the outbox notes."""
     held = {
         service: {as_uuid(message.message_id) for message in stream.messages}
         for service, stream in look.streams.items()
+    }
+    places = {
+        (service, message.seq): as_uuid(message.message_id)
+        for service, stream in look.streams.items()
+        for message in stream.messages
     }
     for (service, message_id), row in look.told.rows.items():
         look.findings.looked_at(1)
@@ -102,6 +146,8 @@ def _published(look: Look) -> None:
             what = f"{service} has not published it"
         elif message_id not in held.get(service, ()) and row.created_at > look.retained_from:
             what = f"the stream of {service} has lost it"
+        elif row.stream_seq is not None and places.get((service, row.stream_seq), message_id) != message_id:
+            what = f"stands elsewhere in the stream of {service}"
         else:
             continue
         look.findings.add("I9", message_id, what, tenant_id=row.tenant_id, may_pass=True)

@@ -68,6 +68,7 @@ class State(Struct, kw_only=True):
     record: list[Taken]
     folder: Path
     names: dict[str, UUID]
+    spare: list[str] = []  # copies that are true again
 
     @property
     def nats_url(self) -> str:
@@ -81,6 +82,7 @@ class Copy(Struct, kw_only=True):
     dsn: str
     journal: list[Line]
     record: list[Taken]
+    is_spoilt: bool = True  # nobody may have it after us
 
     async def audit(self, patience: float = 0.0) -> Verdict:
         evidence = Evidence(
@@ -121,11 +123,19 @@ def state() -> Iterator[State]:
 
 @pytest.fixture
 async def copy(state: State) -> AsyncIterator[Copy]:
-    """All of it one's own."""
-    name = f"copy_{uuid4().hex}"
-    dsn = await create_database(state.postgres.dsn, name, "recourse")
-    yield Copy(state=state, dsn=dsn, journal=list(state.journal), record=list(state.record))
-    await drop_database(state.postgres.dsn, name)
+    """All of it one's own; whoever puts it right again leaves it to the next."""
+    if state.spare:
+        name = state.spare.pop()
+    else:
+        name = f"copy_{uuid4().hex}"
+        await create_database(state.postgres.dsn, name, "recourse")
+    dsn = state.postgres.dsn_of(name)
+    lent = Copy(state=state, dsn=dsn, journal=list(state.journal), record=list(state.record))
+    yield lent
+    if lent.is_spoilt:
+        await drop_database(state.postgres.dsn, name)
+    else:
+        state.spare.append(name)
 
 
 @pytest.fixture
