@@ -70,12 +70,12 @@ class Case(CaseState):
             self.current = None
             return
         keys = keys_of(entry)
+        handlers = policy.on.get(kind) if len(keys) == 1 else policy.handlers_of(keys)
         context = Context(at, entry.data, str(entry.seq), entry)
         self.enter(context)
         note(self, entry, keys)
         if kind == "received" and policy.accept_at_receipt and self.case_kind == "complaint":
             accept_at_receipt(self, entry)
-        handlers = policy.handlers_of(keys)
         if policy.classifies and (self.class_watch.alert or (handlers is not None and handlers.classes)):
             classify(self, handlers, context)
         if (

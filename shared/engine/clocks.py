@@ -172,7 +172,7 @@ def move_clocks(case: CaseState, handlers: Handlers, keys: tuple[str, ...], cont
 
 def _stop(case: CaseState, clock: ClockRule, runs: list[Run], keys: tuple[str, ...], context: Context) -> None:
     at = context.at
-    active = [run for run in runs if run.active]
+    active = [run for run in runs if run.stopped_at is None and run.active]
     if clock.repeat_count is not None:
         active = active[:1]
     if case.case_kind == "duty":

@@ -28,7 +28,7 @@ EFFECT_KINDS: frozenset[str] = frozenset(
 ClockState = Literal["running", "paused", "met", "breached", "superseded", "cancelled", "fired"]
 
 
-class Actor(Struct, frozen=True, kw_only=True):
+class Actor(Struct, frozen=True, kw_only=True, gc=False):
     """Who did it, in which roles: stamped by the writer, because who heads a unit is known only then."""
 
     id: str  # staff id, unit, role or `system`
@@ -39,7 +39,7 @@ class Actor(Struct, frozen=True, kw_only=True):
 SYSTEM = Actor(id="system", roles=("system",))
 
 
-class CountStamp(Struct, frozen=True, kw_only=True):
+class CountStamp(Struct, frozen=True, kw_only=True, gc=False):
     """What a subject's counter said when the entry was written; the entry's writer asks the subject's case and stamps the answer."""
 
     subject: str
@@ -50,7 +50,7 @@ class CountStamp(Struct, frozen=True, kw_only=True):
     times: int = 0  # how many times the rule has fired for the subject, this one included
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class Entry(Struct, frozen=True, kw_only=True, gc=False):
     """One line of a timeline. `data` holds typed, non-free values only: free text is in the vault and referred to by `text_id`."""
 
     seq: int
@@ -62,7 +62,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     key: str | None = None  # of the effect that caused it, when `by` is the system
 
 
-class ClockView(Struct, frozen=True):
+class ClockView(Struct, frozen=True, gc=False):
     """One run of one clock."""
 
     rule: str
@@ -85,7 +85,7 @@ class ClockView(Struct, frozen=True):
     data: dict[str, Any] = {}
 
 
-class EffectView(Struct, frozen=True, kw_only=True):
+class EffectView(Struct, frozen=True, kw_only=True, gc=False):
     """Something the system does by itself, at the instant it bears."""
 
     key: str  # (scope, rule, seq of the starting entry, recurrence, rung, addressee): never a due time, a version or a severity
@@ -101,7 +101,7 @@ class EffectView(Struct, frozen=True, kw_only=True):
     silent: bool = False  # of a retroactive change or an import: recorded, told to nobody
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class Step(Struct, frozen=True, kw_only=True, gc=False):
     """One line of a computation: `label` names the operation, `value` its result as text."""
 
     label: str
@@ -109,7 +109,7 @@ class Step(Struct, frozen=True, kw_only=True):
     detail: dict[str, Any] = {}
 
 
-class PenaltyView(Struct, frozen=True):
+class PenaltyView(Struct, frozen=True, gc=False):
     """One imposed thing, or one that waits for a decision. `amount_minor` is None where none is fixed."""
 
     key: str
@@ -132,7 +132,7 @@ class PenaltyView(Struct, frozen=True):
     policy_version: int = 1
 
 
-class RouteView(Struct, frozen=True, kw_only=True):
+class RouteView(Struct, frozen=True, kw_only=True, gc=False):
     rule: str
     clause: str | list[str] | None
     unit: str | None = None
@@ -145,7 +145,7 @@ class RouteView(Struct, frozen=True, kw_only=True):
     auto: bool = False
 
 
-class CounterView(Struct, frozen=True, kw_only=True):
+class CounterView(Struct, frozen=True, kw_only=True, gc=False):
     rule: str
     clause: str | list[str] | None
     subject: str
@@ -154,14 +154,14 @@ class CounterView(Struct, frozen=True, kw_only=True):
     data: dict[str, Any] = {}
 
 
-class AcceptanceView(Struct, frozen=True, kw_only=True):
+class AcceptanceView(Struct, frozen=True, kw_only=True, gc=False):
     accepted: bool
     at: datetime
     reason: str | None = None
     clause: str | list[str] | None = None
 
 
-class ClassView(Struct, frozen=True, kw_only=True):
+class ClassView(Struct, frozen=True, kw_only=True, gc=False):
     """The class of the case; `clauses` says which clause set which part."""
 
     kind: str | None = None
@@ -172,7 +172,7 @@ class ClassView(Struct, frozen=True, kw_only=True):
     clauses: dict[str, str | list[str] | None] = {}
 
 
-class Refusal(Struct, frozen=True, kw_only=True):
+class Refusal(Struct, frozen=True, kw_only=True, gc=False):
     """Why an entry is not taken."""
 
     rule: str
@@ -181,7 +181,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class Problem(Struct, frozen=True, kw_only=True, gc=False):
     """A rule that could not be evaluated on this case: visible, never false by silence."""
 
     rule: str
@@ -190,7 +190,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     seq: int
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class Standing(Struct, frozen=True, kw_only=True, gc=False):
     """What holds at `now`."""
 
     seq: int  # of the last entry taken into account

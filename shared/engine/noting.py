@@ -32,12 +32,20 @@ def note(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
             _take_kind(case, entry)
     elif "fields" in entry.data:
         _take_fields(case, entry)
-    scope, kept, data = case.scope, case.kept, entry.data
-    last, seen = kept.last, scope.seen
+    seen, times = case.scope.seen, case.kept.times
     for key in keys:
         seen[key] = seen.get(key, 0) + 1
-        case.last_at[key] = entry.at
-        if last is None or key in last:
+        if key in times:
+            case.last_at[key] = entry.at
+    if case.keeps_records:
+        _keep(case, entry, keys)
+
+
+def _keep(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
+    """Remember what expressions may ask of entries that were."""
+    scope, kept, data = case.scope, case.kept, entry.data
+    for key in keys:
+        if kept.last is None or key in kept.last:
             scope.last[key] = record(entry, key)
     if kept.entries:
         scope.entries.append(record(entry, keys[-1]))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shared.engine.state import CaseState
 
 
-class Decision(Struct, eq=False):
+class Decision(Struct, eq=False, gc=False):
     """What a person decided on the ledger."""
 
     amount_minor: int | None
@@ -30,7 +30,7 @@ class Decision(Struct, eq=False):
     data: dict[str, Any]
 
 
-class Liability(Struct, eq=False):
+class Liability(Struct, eq=False, gc=False):
     """One penalty rule that came about for one party, with what was known then; amounts are computed when it is looked at."""
 
     rule: PenaltyRule

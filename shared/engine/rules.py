@@ -114,6 +114,10 @@ class ClockRule(Rule):
     data: tuple[tuple[str, Value], ...]
     pauses: tuple[PauseRule, ...]
     fixed: Amount | None = None  # the limit, where it depends on nothing
+    keys: Mapping[str, str] = field(init=False)  # the triggers of what happens to it
+
+    def __post_init__(self) -> None:
+        self.keys = {what: f"{what}:{self.id}" for what in ("started", "met", "late", "breach", "fired")}
 
 
 @dataclass(slots=True)
@@ -287,10 +291,20 @@ class Kept(Struct, frozen=True):
     entries: bool = False  # all of them, for `entries`
     last: frozenset[str] | None = frozenset()  # the triggers of `last`; None: any
     collected: tuple[str, ...] = ()  # the data keys of `collected`
+    times: frozenset[str] = frozenset()  # the triggers whose latest instant a clock with `while` asks for
 
     def __or__(self, other: Kept) -> Kept:
-        last = None if self.last is None or other.last is None else self.last | other.last
-        return Kept(self.entries or other.entries, last, tuple(dict.fromkeys((*self.collected, *other.collected))))
+        return Kept(
+            self.entries or other.entries,
+            None if self.last is None or other.last is None else self.last | other.last,
+            tuple(dict.fromkeys((*self.collected, *other.collected))),
+            self.times | other.times,
+        )
+
+    @property
+    def records(self) -> bool:
+        """Whether whole entries or parts of their data are kept at all."""
+        return self.entries or self.last != frozenset() or bool(self.collected)
 
 
 STAGES = tuple(one.name for one in fields(Handlers) if one.default_factory is list)
@@ -345,9 +359,7 @@ class CompiledPolicy:
     def handlers_of(self, keys: tuple[str, ...]) -> Handlers | None:
         """What an entry sets off by its kind and by its step together."""
         found = self.on.get(keys[0])
-        if len(keys) == 1:
-            return found
-        by_step = self.on.get(keys[1])
+        by_step = None if len(keys) == 1 else self.on.get(keys[1])
         if found is None or by_step is None:
             return by_step or found
         known = self.joined.get(keys)

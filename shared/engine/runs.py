@@ -18,7 +18,7 @@ INSTANT = timedelta(microseconds=1)
 DAY_UNITS = frozenset({"d", "wd", "w", "mo", "y", "eom", "eoq", "eoy"})
 
 
-class Run(Struct, eq=False):
+class Run(Struct, eq=False, gc=False):
     """A started clock. Changes while the engine runs, shown to the world as `ClockView`."""
 
     rule: ClockRule

@@ -74,7 +74,7 @@ SYSTEM_ROLES: Final = ("system",)
 Counter = Callable[[SubjectRule, str, int, datetime], CountStamp | None]
 
 
-class Context(Struct, eq=False):
+class Context(Struct, eq=False, gc=False):
     """What a trigger is about, besides the case: put into the scope while its rules are looked at."""
 
     at: datetime
@@ -87,7 +87,7 @@ class Context(Struct, eq=False):
     liability: Any = None  # of a trigger `penalty:`, the Liability
 
 
-class Later(Struct, eq=False):
+class Later(Struct, eq=False, gc=False):
     """An action that waits for its instant."""
 
     rule: ActionRule
@@ -95,7 +95,7 @@ class Later(Struct, eq=False):
     dropped: bool = False
 
 
-class Watch(Struct, eq=False):
+class Watch(Struct, eq=False, gc=False):
     """Tells whether what some rules read of the case has changed since they were last looked at."""
 
     inputs: Inputs
@@ -145,6 +145,7 @@ class CaseState:
         "former",
         "heap",
         "judged",
+        "keeps_records",
         "kept",
         "known_at",
         "last_at",
@@ -226,6 +227,7 @@ class CaseState:
             for version in policies.values():
                 self.kept |= version.kept
         self.scope.complaint = {**NOTHING_SAID, "state": self.state}
+        self.keeps_records = self.kept.records
         self.scope.collected = {name: [] for name in self.kept.collected}
         self.watch()
 
@@ -312,7 +314,7 @@ class CaseState:
             self.queue.append((key, context))
 
     def clock_event(self, what: str, run: Run, at: datetime) -> None:
-        key = f"{what}:{run.rule.id}"
+        key = run.rule.keys[what]
         seen = self.scope.seen
         seen[key] = seen.get(key, 0) + 1
         if key in self.policy.on:

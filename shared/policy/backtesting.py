@@ -12,9 +12,11 @@ from typing import Any
 from msgspec import Struct
 
 from shared.engine.calendar import CalendarBook
-from shared.engine.case import replay
-from shared.engine.model import ClockView, Entry, PenaltyView, Standing
+from shared.engine.case import Case, replay
+from shared.engine.imposing import penalties
+from shared.engine.model import Entry, PenaltyView
 from shared.engine.rules import Clause, CompiledPolicy
+from shared.engine.runs import Run
 
 
 class History(Struct, frozen=True):
@@ -85,8 +87,9 @@ def backtest(
     for case in cases:
         totals["cases"] += 1
         try:
-            held = _standing(live, case.timeline, live_calendars, case.policy_version, until)
-            would = _standing({draft.version: draft}, _plain(case.timeline), draft_calendars, draft.version, until)
+            held = _folded(live, case.timeline, live_calendars, case.policy_version, until)
+            would = _folded({draft.version: draft}, _plain(case.timeline), draft_calendars, draft.version, until)
+            fined, would_fine = _fines(penalties(held, until)), _fines(penalties(would, until))
         except (LookupError, ValueError, ArithmeticError):
             failed.append(case.case_id)
             continue
@@ -96,9 +99,9 @@ def backtest(
             number=case.number,
             breaches_gained=tuple(sorted(would_break - broke)),
             breaches_lost=tuple(sorted(broke - would_break)),
-            moved=tuple(_moved(held.clocks, would.clocks)),
-            fines_before_minor=_fines(held.penalties),
-            fines_after_minor=_fines(would.penalties),
+            moved=tuple(_moved(held, would)),
+            fines_before_minor=fined,
+            fines_after_minor=would_fine,
             state_before=held.state,
             state_after=would.state,
         )
@@ -127,15 +130,19 @@ def backtest(
     )
 
 
-def _standing(
+def _folded(
     policies: Mapping[int, CompiledPolicy],
     timeline: Sequence[Entry],
     calendars: CalendarBook,
     version: int,
     until: datetime,
-) -> Standing:
+) -> Case:
+    """The case at `until`. No standing is made of it: of each, a few figures are compared."""
     known = [entry for entry in timeline if entry.at <= until]
-    return replay(policies, known, calendars, policy_version=version).standing(until)
+    case = replay(policies, known, calendars, policy_version=version)
+    case.advance(until)
+    case.reach(until)
+    return case
 
 
 def _plain(timeline: Sequence[Entry]) -> list[Entry]:
@@ -143,27 +150,29 @@ def _plain(timeline: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in timeline if entry.kind != "policy_changed"]
 
 
-def _breaches(standing: Standing) -> set[str]:
+def _runs(case: Case) -> Iterable[Run]:
+    return (run for runs in case.runs.values() for run in runs if run.state != "superseded")
+
+
+def _breaches(case: Case) -> set[str]:
     """Each missed run by rule and number."""
-    return {
-        f"{one.rule}#{one.run}" for one in standing.clocks if one.breached_at is not None and one.state != "superseded"
-    }
+    return {f"{run.rule.id}#{run.number}" for run in _runs(case) if run.breached_at is not None}
 
 
-def _moved(before: Sequence[ClockView], after: Sequence[ClockView]) -> Iterable[Moved]:
-    held = {(one.rule, one.run): one for one in before if one.state != "superseded"}
-    would = {(one.rule, one.run): one for one in after if one.state != "superseded"}
+def _moved(before: Case, after: Case) -> Iterable[Moved]:
+    held = {(run.rule.id, run.number): run for run in _runs(before)}
+    would = {(run.rule.id, run.number): run for run in _runs(after)}
     for key in {**held, **would}:
         old, new = held.get(key), would.get(key)
         due_before = None if old is None else old.due_at
         due_after = None if new is None else new.due_at
         if due_before != due_after:
             shown: Any = new or old
-            yield Moved(rule=key[0], clause=shown.clause, run=key[1], before=due_before, after=due_after)
+            yield Moved(rule=key[0], clause=shown.rule.clause, run=key[1], before=due_before, after=due_after)
 
 
-def _fines(penalties: Sequence[PenaltyView]) -> int:
-    return sum(one.amount_minor or 0 for one in penalties if one.state not in ("needs_decision", "waived"))
+def _fines(imposed: Sequence[PenaltyView]) -> int:
+    return sum(one.amount_minor or 0 for one in imposed if one.state not in ("needs_decision", "waived"))
 
 
 def _differs(change: CaseChange) -> bool:

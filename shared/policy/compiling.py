@@ -512,7 +512,7 @@ class Compiler:
             class_inputs=self._inputs([rule.path for rule in classes]),
             while_inputs=self._inputs([f"{rule.path}/{part}" for rule in whiles for part in ("while", "when")]),
             acceptance_inputs=self._inputs([rule.path for rule in acceptance]),
-            kept=self._kept(),
+            kept=self._kept({key for rule in whiles for key in stops[rule.id]}),
             calendar_name=self.section.default,
             counting=self.section.counting,
             clause_rules={clause: tuple(found) for clause, found in self.clause_rules.items()},
@@ -531,7 +531,7 @@ class Compiler:
                         found.add(rest.partition(".")[0])
         return Inputs(itemgetter(*sorted(found)) if found else None)
 
-    def _kept(self) -> Kept:
+    def _kept(self, times: Iterable[str]) -> Kept:
         """What of the entries any expression reads."""
         paths = frozenset().union(*self.reads.values())
         last = [path.removeprefix("last.").split(".") for path in paths if path.startswith("last.")]
@@ -547,6 +547,7 @@ class Compiler:
                 for name in (lists.fields if isinstance(lists, RecordType) else ())
                 if "collected" in paths or any(f"{path}.".startswith(f"collected.{name}.") for path in paths)
             ),
+            times=frozenset(times),
         )
 
     def _vocabulary_clauses(self) -> None:
