@@ -8,7 +8,7 @@ TESTS ?= tests
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: help env demo test images lint types format docs check bench-policy clean
+.PHONY: help env demo test images lint types format docs check bench-policy chaos chaos-long chaos-mutants clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -56,6 +56,15 @@ check: lint types test  ## all of these
 
 bench-policy: env  ## speed of the policy engine
 	$(BIN)/python -m tests.bench.policy
+
+chaos: env  ## kills, power cuts, lost streams, full disks …, judged by the auditor; SEED=n, REQUIRE=all, ONLY=case,case
+	$(BIN)/python -m tests.chaos gate
+
+chaos-long: env  ## the same with the numbers of a night
+	$(BIN)/python -m tests.chaos long
+
+chaos-mutants: env  ## eight faults put into the services on purpose, each of which the auditor must find
+	$(BIN)/python -m tests.chaos mutants
 
 clean:  ## remove the environment and caches, never the data in .recourse/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build recourse.egg-info

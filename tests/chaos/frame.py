@@ -1,0 +1,198 @@
+"""What every case has in common: a stack of processes, tenants, the journal, a load, a source of chance, and the audit.
+
+A case is an object with a name, what it needs of the machine, and `run(world)`. `examine` runs one, lets everything come to rest, and asks
+the auditor. Whatever the case says itself (`CaseFailedError`) or the auditor finds is a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct, field
+
+from services.audit.auditing import audit
+from services.audit.findings import Verdict
+from services.audit.journal import JournalFile, Line
+from services.audit.sources import Evidence
+from services.demo.audit import record_of
+from services.demo.client import Api
+from services.notify.sinks import EmailSink, Fault, SmsSink, WebhookSink
+from services.stack import Stack
+
+QUIET_SECONDS = 30.0
+"""So long after the last fault may things be under way."""
+
+State = Literal["passed", "failed", "not run"]
+
+
+class CaseFailedError(Exception):
+    """Something that a case itself saw go wrong."""
+
+
+class NeedsError(Exception):
+    """The machine lacks what a case needs."""
+
+
+class Report(Struct, kw_only=True):
+    """What became of a case."""
+
+    name: str
+    state: State
+    seconds: float
+    why: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    audit_checks: dict[str, int] = field(default_factory=dict)
+    compared: int = 0
+
+
+class Size(Struct, frozen=True, kw_only=True):
+    """How much of everything: `GATE` fits into ten minutes, `LONG` has the numbers of a night."""
+
+    load_seconds: float = 90.0
+    kills: int = 30
+    rate: float = 60.0
+    power_cuts: int = 2
+    visits: tuple[int, ...] = (1,)
+    lock_pauses: int = 1
+    overdue: int = 100_000
+    poison: int = 40
+    model_examples: int = 200
+    model_steps: int = 30
+    clock_jumps: int = 4
+    flood_seconds: float = 15.0
+    stream_losses: int = 1
+
+
+GATE = Size()
+LONG = Size(
+    load_seconds=900.0,
+    kills=1_000,
+    power_cuts=20,
+    visits=(1, 2, 7),
+    lock_pauses=10,
+    model_examples=2_000,
+    model_steps=50,
+    clock_jumps=20,
+    flood_seconds=60.0,
+    stream_losses=3,
+)
+
+
+class Tenancy(Struct, kw_only=True):
+    """A tenant as its own systems see it."""
+
+    slug: str
+    tenant_id: Any
+    admin: Api
+    systems: Api
+    clerk: Api
+    hook_path: str
+    hook_secret: str
+
+
+class World:
+    """Everything a case may use."""
+
+    def __init__(self, stack: Stack, operator: Api, journal: JournalFile, chance: random.Random, size: Size) -> None:
+        self.stack = stack
+        self.operator = operator
+        self.journal = journal
+        self.chance = chance
+        self.size = size
+        self.tenants: list[Tenancy] = []
+        self.lines: list[Line] = []
+        self.sms = SmsSink(self.provider_faults(chance.random()))
+        self.email = EmailSink()
+        self.webhook = WebhookSink(faults=self.provider_faults(chance.random()))
+        self.tell: Callable[[str], None] = lambda _: None
+        self.broken: list[str] = []  # what senders saw that should not be
+
+    @staticmethod
+    def provider_faults(seed: float) -> Callable[[str, int], Fault | None]:
+        """A provider that breaks off three calls of a hundred before it has taken the message, and three afterwards."""
+        chance = random.Random(seed)
+
+        def fault(_: str, __: int) -> Fault | None:
+            drawn = chance.random()
+            return "drop_before" if drawn < 0.03 else "drop_after" if drawn < 0.06 else None
+
+        return fault
+
+    def write(self, line: Line) -> None:
+        """Put a line of the journal onto the disk, then remember it."""
+        self.journal.write(line)
+        self.lines.append(line)
+
+    @property
+    def evidence(self) -> Evidence:
+        local = self.stack.local
+        return Evidence(
+            dsn=local.superuser_dsn,
+            nats=local.nats.url("operator"),
+            lines=lambda: list(self.lines),
+            record=lambda: record_of(self.sms, self.email, self.webhook),
+        )
+
+    async def audit(self, patience: float = QUIET_SECONDS) -> Verdict:
+        """What the independent auditor says once nothing is under way any more."""
+        return await audit(self.evidence, patience=patience)
+
+
+class Case(Protocol):
+    """One kind of fault. `run` returns figures for the report."""
+
+    @property
+    def name(self) -> str: ...
+
+    def needs(self) -> str:
+        """What the machine lacks, as the end of the sentence "not run: needs …"; empty when it lacks nothing."""
+
+    async def run(self, world: World) -> dict[str, Any]: ...
+
+
+async def examine(case: Case, world: World) -> Report:
+    """Run one case and judge it."""
+    lacking = case.needs()
+    if lacking:
+        return Report(name=case.name, state="not run", seconds=0.0, why=[f"needs {lacking}"])
+    began = time.monotonic()
+    report = Report(name=case.name, state="passed", seconds=0.0)
+    try:
+        report.figures = await case.run(world)
+        await world.stack.supervisor.wait_ready()
+        settled_from = time.monotonic()
+        verdict = await world.audit()
+        report.figures["audited_after_seconds"] = round(time.monotonic() - settled_from, 1)
+        report.audit_checks, report.compared = verdict.checks, verdict.compared
+        report.why = [f"{each.check} {each.subject}: {each.what}" for each in verdict.details[:10]]
+        if not verdict.compared:
+            report.why.append("the audit compared nothing")
+    except NeedsError as lacking_after_all:
+        return Report(name=case.name, state="not run", seconds=0.0, why=[f"needs {lacking_after_all}"])
+    except CaseFailedError as failure:
+        report.why = [str(failure)]
+    except Exception as failure:
+        last = traceback.extract_tb(failure.__traceback__)[-1]
+        report.why = [f"{type(failure).__name__} in {last.name}: {str(failure)[:300]}"]
+    report.why += world.broken[:10]
+    world.broken.clear()
+    report.seconds = round(time.monotonic() - began, 1)
+    report.state = "failed" if report.why else "passed"
+    return report
+
+
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float, what: str) -> Any:
+    """Wait for a condition and return what it gives. Raises CaseFailedError when that takes too long."""
+    end = time.monotonic() + seconds
+    while True:
+        found = await condition()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise CaseFailedError(f"after {seconds:.0f} s still not: {what}")
+        await asyncio.sleep(0.1)

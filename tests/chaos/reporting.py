@@ -1,0 +1,43 @@
+"""What a run leaves behind: build/chaos.json for machines, build/chaos.txt for people, one line as the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from tests.chaos.frame import Report
+
+FOLDER: Final = Path("build")
+
+
+class Verdict(Struct, frozen=True):
+    ok: bool
+    text: str
+
+
+def verdict_of(reports: Sequence[Report], seed: int, *, require_all: bool) -> Verdict:
+    """Return the last line."""
+    by_state = {
+        state: [each.name for each in reports if each.state == state] for state in ("passed", "failed", "not run")
+    }
+    ok = bool(by_state["passed"]) and not by_state["failed"] and not (require_all and by_state["not run"])
+    parts = [f"{len(by_state['passed'])} of {len(reports)} cases passed"]
+    parts += [f"failed: {', '.join(by_state['failed'])}"] if by_state["failed"] else []
+    parts += [f"not run: {', '.join(by_state['not run'])}"] if by_state["not run"] else []
+    return Verdict(ok, f"chaos {'passed' if ok else 'FAILED'}, seed {seed}: {'; '.join(parts)}")
+
+
+def write(mode: str, seed: int, reports: Sequence[Report], verdict: Verdict) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    content = {"mode": mode, "seed": seed, "ok": verdict.ok, "verdict": verdict.text, "cases": reports}
+    (FOLDER / "chaos.json").write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+    lines: list[str] = []
+    for report in reports:
+        lines.append(f"{report.name:<34} {report.state:<8} {report.seconds:7.1f} s  {report.compared:>8} comparisons")
+        lines += [f"    {why}" for why in report.why]
+        lines += [f"    {name}: {value}" for name, value in report.figures.items()]
+    (FOLDER / "chaos.txt").write_text("\n".join([*lines, verdict.text]) + "\n", encoding="utf-8")

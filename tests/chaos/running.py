@@ -1,0 +1,78 @@
+"""A run: the stack and the other side are started, the cases are gone through one after the other, everything ends."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from services.audit.journal import JournalFile
+from services.demo.client import Api
+from services.stack import running
+from services.supervisor import Event
+from tests.chaos.frame import Case, Report, Size, World, examine
+from tests.chaos.tenants import subscribe
+
+SETTINGS = {
+    "RECOURSE_EGRESS_ALLOW": "127.0.0.1:*",
+    "RECOURSE_SEND_SECONDS": "1",  # what a killed sender had in hand is soon taken up by another
+    "RECOURSE_CONTACT_SECONDS": "1",
+    "RECOURSE_SMS_PER_DAY": "10000000",
+    "RECOURSE_EMAIL_PER_DAY": "10000000",
+    "RECOURSE_RETRY_SCALE": "0.05",  # the pauses between attempts, of minutes, would be all that is waited for
+}
+
+Tell = Callable[[str], None]
+
+
+@asynccontextmanager
+async def world(seed: int, size: Size, tell: Tell, *, folder: Path, tenants: int = 5) -> AsyncIterator[World]:
+    """A whole stack of processes on `folder`, with tenants and everything that messages go to."""
+    async with AsyncExitStack() as exits:
+        stack = await exits.enter_async_context(
+            running(folder, processes=True, extra=SETTINGS, tell=lambda event: _told(event, tell))
+        )
+        assert stack.operator_key is not None, f"{folder} has been used before"
+        limits = httpx.Limits(max_connections=300, max_keepalive_connections=100)
+        http = await exits.enter_async_context(
+            httpx.AsyncClient(base_url=stack.url, timeout=httpx.Timeout(15.0), limits=limits, trust_env=False)
+        )
+        journal = JournalFile(folder / "journal.jsonl")
+        exits.callback(journal.close)
+        made = World(stack, Api(http, stack.operator_key), journal, random.Random(seed), size)
+        made.tell = tell
+        for sink in (made.sms, made.email, made.webhook):
+            await exits.enter_async_context(sink.running())
+        await subscribe(made, tenants)
+        yield made
+
+
+def _told(event: Event, tell: Tell) -> None:
+    if event.what in ("unhealthy", "not started"):
+        tell(f"  {event.unit} {event.what} {event.detail}")
+
+
+async def run(seed: int, size: Size, cases: Sequence[Case], tell: Tell, *, keep: Path | None = None) -> list[Report]:
+    """Go through the cases on one stack and return what became of each."""
+    folder = keep or Path(tempfile.mkdtemp(prefix="recourse-chaos-"))
+    reports: list[Report] = []
+    began = time.monotonic()
+    try:
+        async with world(
+            seed, size, lambda line: tell(f"{time.monotonic() - began:6.1f} s  {line}"), folder=folder
+        ) as made:
+            made.tell(f"the stack is up, {len(made.tenants)} tenants are subscribed")
+            for case in cases:
+                report = await examine(case, made)
+                reports.append(report)
+                made.tell(f"{case.name}: {report.state}" + (f": {'; '.join(report.why)}" if report.why else ""))
+    finally:
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return reports
