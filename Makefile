@@ -8,7 +8,7 @@ TESTS ?= tests
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: help env demo test images lint types format docs check bench-policy chaos chaos-long chaos-mutants clean
+.PHONY: help env demo test images lint types format docs check bench bench-long bench-policy chaos chaos-long chaos-mutants clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -53,6 +53,12 @@ docs: env  ## rewrite the pages and files that are made from others
 	$(BIN)/python -m tests.guide.assembling
 
 check: lint types test  ## all of these
+
+bench: env  ## every figure against its target, into build/bench.json; CHECK=1 fails on a miss
+	$(BIN)/python -m tests.bench
+
+bench-long: env  ## the same with ten million sleeping cases and ten times the data
+	$(BIN)/python -m tests.bench --long
 
 bench-policy: env  ## speed of the policy engine
 	$(BIN)/python -m tests.bench.policy

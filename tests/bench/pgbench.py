@@ -1,0 +1,49 @@
+"""PostgreSQL's own benchmark against the server that the services use: what the machine could do if there were nothing but rows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from shared.embedded.postgres import programs
+
+CLIENTS: Final = 16
+_RATE: Final = re.compile(rb"tps = ([0-9.]+)")
+
+PLAIN_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS public.plain (
+    id uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), body jsonb NOT NULL)"""
+
+PLAIN_INSERT: Final = (
+    "INSERT INTO public.plain (id, body) VALUES (uuidv7(), "
+    """'{"channel": "phone", "category": "attitude", "note": "%s"}');\n""" % ("x" * 700)
+)
+"""One row of some 0.8 KB with one index: the calibration."""
+
+
+async def per_second(dsn: str, script: Path, seconds: int, clients: int = CLIENTS) -> float:
+    """Transactions a second that pgbench makes of a script, prepared, over so many connections."""
+    address = urlsplit(dsn)
+    process = await asyncio.create_subprocess_exec(
+        programs() / "pgbench",
+        *("--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2", f"--time={seconds}"),
+        *("--host", address.hostname or "", "--port", str(address.port), "--username", address.username or ""),
+        *("--file", str(script), address.path.lstrip("/")),
+        env={"PGPASSWORD": unquote(address.password or "")},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(seconds + 30):
+            said, complaints = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    found = _RATE.search(said)
+    if process.returncode != 0 or found is None:
+        raise RuntimeError(f"pgbench ({process.returncode}): {(complaints or said).decode(errors='replace')[:600]}")
+    return float(found[1])
