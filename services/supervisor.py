@@ -83,7 +83,7 @@ class ServiceProcess:
         self.port = claim_port(port, name)
         self._log = folder / "logs" / f"{name}.log"
         # Only what it needs is added: a service never sees another's secrets.
-        self._environment = {**os.environ, **environment}
+        self.environment = {**os.environ, **environment}
         self._command = command or [sys.executable, "-m", "services.cli", "serve", name]
         self._child: Child | None = None
 
@@ -112,7 +112,7 @@ class ServiceProcess:
             self._command,
             log=self._log,
             death_signal=signal.SIGKILL,  # a service loses nothing by it, and a hanging one goes too
-            environment=self._environment,
+            environment=self.environment,
         )
         end = time.monotonic() + seconds
         while not await self.is_healthy():

@@ -424,6 +424,7 @@ class Consumer:
             new = await self._claim(
                 tx, [each.message.message_id for each in group if each.message is not None and not careful]
             )
+            fail_points.reach("consumer.claimed")
             for delivery in group:
                 try:
                     if careful:
@@ -442,6 +443,7 @@ class Consumer:
             again = [each.key for each in group if each.times >= 2 and each not in at_fault]
             if again:
                 await tx.execute(FORGET, tx.tenant_id, self.name, again)
+            fail_points.reach("consumer.handled")
         return faults
 
     async def _claim(self, tx: Tx, ids: list[UUID]) -> set[UUID]:

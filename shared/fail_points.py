@@ -17,16 +17,33 @@ POINTS = frozenset(
         "api.committed",  # committed, not answered
         "worker.commit",
         "worker.committed",
+        "idempotency.stored",  # the answer is kept with what was done, nothing is committed
+        "relay.leads",  # the lock is ours, nothing has been compared
+        "relay.repaired",  # what the stream lacks is to be published again, nothing is
         "relay.picked",  # rows are read, nothing is published
         "relay.published",  # published, not marked
         "relay.marked",
         "consumer.taken",  # messages are in hand, nothing is begun
+        "consumer.claimed",  # the inbox has them, nothing is handled
+        "consumer.handled",  # effects and inbox are written, nothing is committed
         "consumer.applied",  # the transaction has ended, nothing is acknowledged
         "consumer.acknowledged",
         "consumer.buried",  # in the dead letters, not yet forgotten by the server
+        "intake.stored",  # complaints are written with their messages, nothing is committed
+        "intake.kept",  # committed, and nobody has been answered
+        "routing.written",  # lines, assignment and messages are written, nothing is committed
+        "routing.ticked",  # the tick is written, and not noted as told
+        "sla.entered",  # a line is kept, and its case not yet looked at
+        "sla.claimed",  # due cases are locked, nothing is folded
+        "sla.folded",  # effects are written, the next wake-up is not
+        "sla.told",  # everything is written with its messages, nothing is committed
+        "notify.stored",  # deliveries are written, nothing is committed
         "notify.claimed",  # a delivery is ours to send, nothing is written
         "notify.attempted",  # the attempt is written, nobody has been called
         "notify.called",  # the provider has answered, nothing is recorded
+        "notify.recorded",  # the outcome is written, nothing is committed
+        "reporting.claimed",  # notes are off the queue, no fact is made
+        "reporting.stored",  # facts are written, the sums are not
     )
 )
 

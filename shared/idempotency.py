@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 from litestar import Request, Response
 
+from shared import fail_points
 from shared.database import Tx
 from shared.errors import ConflictError, InvalidError, MalformedError
 
@@ -112,6 +113,7 @@ async def stored_once(
         await tx.execute(STORE, tx.tenant_id, key, sha256, status, headers or {}, body)
     except asyncpg.UniqueViolationError:  # it was answered between our look and our lock
         raise InProgressError(retry_after_seconds=1) from None
+    fail_points.reach("idempotency.stored")
     return _response(status, body, headers or {})
 
 

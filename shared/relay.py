@@ -150,6 +150,7 @@ class Relay:
             await asyncio.sleep(LOCK_SECONDS)
         self.is_leader = True
         self._log.info("relay_leads")
+        fail_points.reach("relay.leads")
         idle = IDLE_FROM
         loop = asyncio.get_running_loop()
         while True:
@@ -184,6 +185,7 @@ class Relay:
         now = asyncio.get_running_loop().time()
         if generation != self._repaired_generation:
             await self.repair(connection)
+            fail_points.reach("relay.repaired")
             self._repaired_generation = generation
             self._audit_at = now + self._settings.audit_seconds
         elif now >= self._audit_at:

@@ -26,6 +26,7 @@ from services.intake.envelope import PersonKey, TenantKeys
 from services.intake.refusals import NumbersExhaustedError, PolicyMovedError, QuotaError
 from services.intake.repository import complaints as rows
 from services.intake.vault import CONTACT_COLUMN, FILE_COLUMN, FILE_NAME_COLUMN, TEXT_COLUMN, Vault
+from shared import fail_points
 from shared.database import OUTAGES, Database, Tx
 from shared.engine.calendar.localtime import zone_of
 from shared.engine.model import Actor
@@ -437,6 +438,7 @@ class Storing:
             for entry in entries:
                 await self._take(tenant_id, [entry])
             return
+        fail_points.reach("intake.kept")
         for entry, outcome in zip(entries, outcomes, strict=True):
             _settle(entry, outcome)
 
@@ -445,7 +447,9 @@ class Storing:
         for attempt in range(_RACES):
             try:
                 async with self._database.api_tx(tenant_id) as tx:
-                    return await store(tx, await self._vault.keys(tx), tenant, offers)
+                    outcomes = await store(tx, await self._vault.keys(tx), tenant, offers)
+                    fail_points.reach("intake.stored")
+                    return outcomes
             except (IdentityRaceError, asyncpg.DeadlockDetectedError):
                 if attempt == _RACES - 1:
                     raise UnavailableError("Too much happens at once.", retry_after_seconds=1) from None

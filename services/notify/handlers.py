@@ -23,7 +23,7 @@ from services.notify.domain.wording import values
 from services.notify.parts import Parts, endpoint_place
 from services.notify.repository import NewDelivery, Timeline
 from services.notify.telling import tell_changes
-from shared import webhooks
+from shared import fail_points, webhooks
 from shared.consuming import Consumer
 from shared.database import Tx
 from shared.egress import EgressRefusedError, parse_url
@@ -188,6 +188,7 @@ class Handlers:
             body=_told(what.message),
         )
         await store(tx, what.message.message_id, what.case_id, what.moment.at, wanted, sandbox=tenant.sandbox)
+        fail_points.reach("notify.stored")
         tx.after_commit(lambda: self._runtime.wake("sender"))
 
     async def _by_rules(

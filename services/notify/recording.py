@@ -14,6 +14,7 @@ from services.notify.domain.outcomes import WAITS, Next, Result, State, after, b
 from services.notify.parts import Parts
 from services.notify.repository import Claim, Delivery
 from services.notify.telling import tell, tell_changes
+from shared import fail_points
 from shared.database import Tx
 from shared.reference import Tenant
 from shared.service import Runtime
@@ -87,6 +88,7 @@ class Recorder:
             log.warning("lease_lost")
             return
         await tell(tx, row, row["told_at"])
+        fail_points.reach("notify.recorded")
         if following.wait is None:
             self._count(delivery, following.state, following.reason)
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 from services.reporting import repository
 from services.reporting.domain.rollups import DIMENSIONS, differences
 from services.reporting.domain.telling import fact_of
-from shared import telemetry
+from shared import fail_points, telemetry
 from shared.database import Database, Tx
 from shared.messages import LIVE
 from shared.telemetry import describe
@@ -45,6 +45,7 @@ async def refresh_some(database: Database, tenant_id: UUID, size: int = CASES_AT
             if zone is None:  # the tenant itself is still on its way
                 return 0
             cases = await repository.claim_stale(tx, tenant_id, size)
+            fail_points.reach("reporting.claimed")
             if cases:
                 await refresh(tx, tenant_id, cases, zone)
     except Exception as error:
@@ -81,6 +82,7 @@ async def refresh(tx: Tx, tenant_id: UUID, cases: Sequence[UUID], zone: str) -> 
     made = [fact_of(told, place, zone) for told in await repository.told(tx, tenant_id, cases)]
     facts = [stored for stored in made if stored is not None]
     await repository.put_facts(tx, tenant_id, facts)
+    fail_points.reach("reporting.stored")
     changes = differences((before[stored.case_id], stored.counted) for stored in facts)
     await repository.add_to_rollup(tx, tenant_id, changes)
 

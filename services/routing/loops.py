@@ -15,7 +15,7 @@ from services.routing.domain import years
 from services.routing.repository import cases, clocks
 from services.routing.repository.clocks import Due, Pace
 from services.routing.settings import RoutingSettings
-from shared import outbox
+from shared import fail_points, outbox
 from shared.ids import new_id
 from shared.messages.base import LIVE
 from shared.messages.routing import ClockTicked
@@ -49,6 +49,7 @@ class Loops:
                 return rest
             at = await clocks.tick(tx)
             await outbox.add(tx, ClockTicked(message_id=new_id(), tenant_id=LIVE, at=at))
+            fail_points.reach("routing.ticked")
             await clocks.note_tick(tx)
             if pace.has_due or (pace.next_at is not None and pace.next_at <= at):
                 tx.after_commit(lambda: self.runtime.wake("refresh"))

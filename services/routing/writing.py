@@ -24,7 +24,7 @@ from services.routing.repository import assignments, cases, clocks
 from services.routing.repository.assignments import Assignment
 from services.routing.repository.cases import NewCase, Owner, Stored
 from services.routing.roster import Roster
-from shared import outbox
+from shared import fail_points, outbox
 from shared.database import Tx
 from shared.engine import subjects
 from shared.engine.calendar import CalendarBook
@@ -435,6 +435,7 @@ class Desk:
             will_come = found.creates - (writing.stored.creates if writing.stored is not None else 0)
             await clocks.note_written(writing.tx, writing.tenant_id, len(writing.added), will_come - came)
         self._note_loads(writing, standing)
+        fail_points.reach("routing.written")
         writing.tx.after_commit(lambda: self._on_written(writing.sandbox))
         return standing
 

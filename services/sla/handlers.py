@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.sla import repository
+from shared import fail_points
 from shared.consuming import Consumer
 from shared.database import Tx
 from shared.messages import ClockAdvanced, ClockTicked, EntryAppended
@@ -26,6 +27,7 @@ def consumers(runtime: Runtime[Any], wake: Callable[[], None]) -> list[Consumer]
             message.silent,
             message.entry,
         )
+        fail_points.reach("sla.entered")
         tx.after_commit(wake)
 
     async def on_tick(message: ClockTicked, tx: Tx) -> None:

@@ -20,7 +20,7 @@ from services.sla.domain.announcing import is_late, news
 from services.sla.domain.ledger import postings
 from services.sla.repository import Advance, Rest, Row, Watched
 from services.sla.settings import SlaSettings
-from shared import outbox
+from shared import fail_points, outbox
 from shared.database import Tx
 from shared.engine.case import Case, LoopError, replay
 from shared.engine.model import Standing
@@ -79,6 +79,7 @@ class WakeUps:
         limit = self.settings.wake_batch
         async with self.runtime.db.worker_tx(tenant_id) as tx:
             cases = await repository.claim(tx, tenant_id, now, limit)
+            fail_points.reach("sla.claimed")
             await self._look(tx, tenant_id, cases, now)
         return len(cases) == limit
 
@@ -145,8 +146,10 @@ class WakeUps:
         await repository.announce(tx, tenant_id, batch.announced)
         await repository.withdraw(tx, tenant_id, batch.withdrawn)
         await repository.post(tx, tenant_id, batch.rows)
+        fail_points.reach("sla.folded")
         await repository.rest(tx, tenant_id, batch.rests)
         await outbox.add_many(tx, batch.messages)
+        fail_points.reach("sla.told")
 
 
 class _Batch:
