@@ -185,8 +185,9 @@ def _external() -> Infra:
 async def create_database(server_dsn: str, name: str, template: str | None = None) -> str:
     """Create a database, empty or as a copy of a template nobody is connected to; return its address."""
     connection = await asyncpg.connect(server_dsn)
+    source = f'TEMPLATE "{template}" STRATEGY file_copy' if template else ""
     try:
-        await connection.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        await connection.execute(f'CREATE DATABASE "{name}" {source}')
     finally:
         await connection.close()
     return database_dsn(server_dsn, name)

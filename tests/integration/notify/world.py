@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -203,6 +203,8 @@ class Tenant:
         """Wait until nothing of this tenant is on its way, and return its deliveries, the oldest first."""
 
         async def settled() -> bool:
+            if not await self.world.has_heard(self.tenant_id):
+                return False
             found = await self.deliveries(limit=200)
             return bool(found) and all(each["state"] not in ("queued", "sending") for each in found)
 
@@ -216,6 +218,7 @@ class World:
     def __init__(self, infra: Infra, database: Database, tellers: Tellers) -> None:
         self.infra, self.database, self.tellers = infra, database, tellers
         self.directory = Directory(infra)
+        self.told_ids: dict[UUID, set[UUID]] = defaultdict(set)
         self.service: Service
         self.http: httpx.AsyncClient
         self.root: asyncpg.Connection
@@ -266,7 +269,18 @@ class World:
         return tenant
 
     async def tell(self, *messages: Any) -> None:
+        for message in messages:
+            if isinstance(message, EntryAppended | AnnouncementMade | PenaltyPosted):
+                self.told_ids[message.tenant_id].add(message.message_id)
         await self.tellers.tell(*messages)
+
+    async def has_heard(self, tenant_id: UUID) -> bool:
+        """Whether notify has applied every entry, announcement and posting of this tenant that was told here."""
+        ids = self.told_ids[tenant_id]
+        applied = await self.root.fetch(
+            "SELECT message_id FROM inbox WHERE tenant_id = $1 AND message_id = ANY($2)", tenant_id, ids
+        )
+        return ids <= {row["message_id"] for row in applied}
 
     async def told(self, subject: str) -> list[dict[str, Any]]:
         """The bodies of what notify has put into its outbox under subjects like this."""
