@@ -21,7 +21,7 @@ from services.notify.app import build
 from services.notify.sinks import EmailSink, SmsSink, WebhookSink
 from shared.engine.model import EffectView, PenaltyView
 from shared.ids import new_id
-from shared.messages import AnnouncementMade, ClockSettled, PenaltyPosted, TenantChanged
+from shared.messages import AnnouncementMade, ClockSettled, EntryAppended, PenaltyPosted, TenantChanged
 from shared.messages.contacts import (
     CONTACT_SUBJECT,
     STAFF_SUBJECT,
