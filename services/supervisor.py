@@ -84,7 +84,7 @@ class ServiceProcess:
         self._log = folder / "logs" / f"{name}.log"
         # Only what it needs is added: a service never sees another's secrets.
         self.environment = {**os.environ, **environment}
-        self._command = command or [sys.executable, "-m", "services.cli", "serve", name]
+        self.command = command or [sys.executable, "-m", "services.cli", "serve", name]
         self._child: Child | None = None
 
     @property
@@ -109,7 +109,7 @@ class ServiceProcess:
             return
         claim_port(self.port, self.name)
         self._child = Child(
-            self._command,
+            self.command,
             log=self._log,
             death_signal=signal.SIGKILL,  # a service loses nothing by it, and a hanging one goes too
             environment=self.environment,

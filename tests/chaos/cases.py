@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from tests.chaos.fail_points import FailPoints
+from tests.chaos.flood import Flood
 from tests.chaos.frame import Case
 from tests.chaos.kills import Kills
+from tests.chaos.poison import Poison
+from tests.chaos.streams import StreamsLost, StreamsOlder
 
 
 def gate() -> list[Case]:
-    return [Kills()]
+    return [Kills(), FailPoints(), StreamsLost(), StreamsOlder(), Poison(), Flood()]
 
 
 def long() -> list[Case]:

@@ -90,6 +90,7 @@ class Tenancy(Struct, kw_only=True):
     tenant_id: Any
     admin: Api
     systems: Api
+    systems_key: str
     clerk: Api
     hook_path: str
     hook_secret: str

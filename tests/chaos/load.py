@@ -40,6 +40,7 @@ class Load:
         self.stored: list[tuple[Tenancy, UUID]] = []
         self.counts: Counter[str] = Counter()
         self.slowest = 0.0
+        self.answered_ms: list[float] = []  # of complaints over the API, with all their repeats
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Load]:
@@ -84,7 +85,9 @@ class Load:
 
     async def _complain(self, tenant: Tenancy, chance: random.Random) -> None:
         key, draft = self._key(), self._draft(chance)
+        began = time.monotonic()
         answer = await self._send(tenant, "api", key, tenant.systems, "/v1/complaints", draft)
+        self.answered_ms.append((time.monotonic() - began) * 1000)
         self._note(tenant, answer)
         if chance.random() < 0.1:
             again = await self._send(tenant, "api", key, tenant.systems, "/v1/complaints", draft)

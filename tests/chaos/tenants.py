@@ -14,15 +14,16 @@ STAFF: Final = (("clerk.one", "clerk"), ("clerk.two", "clerk"), ("the.manager", 
 PLENTY: Final = {"requests_per_second": 1000, "burst": 2000, "complaints_per_day": 1_000_000}
 
 
-async def subscribe(world: World, count: int = 5) -> None:
+async def subscribe(world: World, count: int = 5, *, limits: dict[str, int] = PLENTY) -> None:
     """Add tenants to the world; the first has an endpoint that wants to hear everything."""
     first = len(world.tenants)
-    world.tenants += await asyncio.gather(*(_subscribe(world, number) for number in range(first, first + count)))
+    made = await asyncio.gather(*(_subscribe(world, number, limits) for number in range(first, first + count)))
+    world.tenants += made
 
 
-async def _subscribe(world: World, number: int) -> Tenancy:
+async def _subscribe(world: World, number: int, limits: dict[str, int]) -> Tenancy:
     slug = f"chaos-{number}"
-    body: dict[str, Any] = {"slug": slug, "name": slug, "language": "en", "limits": PLENTY}
+    body: dict[str, Any] = {"slug": slug, "name": slug, "language": "en", "limits": limits}
     created = await world.operator.post("/v1/tenants", body)
     admin = world.operator.with_key(created["admin_key"])
     await admin.post("/v1/policies:publish", {"document": POLICY, "reason": "The first version."})
@@ -45,6 +46,7 @@ async def _subscribe(world: World, number: int) -> Tenancy:
         tenant_id=UUID(created["tenant"]["tenant_id"]),
         admin=admin,
         systems=admin.with_key(systems["key"]),
+        systems_key=systems["key"],
         clerk=known,
         hook_path=hook["source"]["path"],
         hook_secret=hook["secret"],

@@ -1,0 +1,121 @@
+"""Every named fail point: a service that comes by it ends there, without any cleaning up, and goes on when it is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+from services.supervisor import ServiceProcess
+from shared.embedded.errors import LocalStackError
+from shared.fail_points import EXIT_CODE, POINTS
+from tests.chaos.faults import back
+from tests.chaos.frame import CaseFailedError, World
+from tests.chaos.load import Load
+from tests.chaos.poison import Poisoner
+
+VARIABLE: Final = "RECOURSE_FAIL_POINT"
+REACH_SECONDS: Final = 60.0
+RATE: Final = 20.0
+
+PLACES: Final[dict[str, tuple[str, ...]]] = {
+    "intake": ("api.begun", "api.commit", "intake.stored", "intake.kept", "relay.picked", "relay.leads"),
+    "routing": (
+        "api.committed",
+        "idempotency.stored",
+        "routing.written",
+        "routing.ticked",
+        "consumer.taken",
+        "relay.published",
+        "consumer.acknowledged",
+    ),
+    "sla": (
+        "sla.entered",
+        "sla.claimed",
+        "sla.folded",
+        "sla.told",
+        "consumer.handled",
+        "worker.commit",
+        "worker.committed",
+        "relay.marked",
+    ),
+    "notify": (
+        "notify.stored",
+        "notify.claimed",
+        "notify.attempted",
+        "notify.called",
+        "notify.recorded",
+        "consumer.claimed",
+        "relay.repaired",
+    ),
+    "reporting": ("reporting.claimed", "reporting.stored", "consumer.applied", "consumer.buried"),
+}
+"""Which service ends where. Together they are all points there are; a test sees to it."""
+
+
+class FailPoints:
+    name = "fail points"
+
+    def needs(self) -> str:
+        return ""
+
+    async def run(self, world: World) -> dict[str, Any]:
+        load = Load(world, rate=RATE)
+        visited: list[str] = []
+        async with load.running():
+            await asyncio.gather(*(self._of(world, service, visited) for service in PLACES))
+        if set(visited) != POINTS:
+            raise CaseFailedError(f"never reached: {', '.join(sorted(POINTS - set(visited)))}")
+        return {**load.figures, "points": len(POINTS), "crashes": len(visited)}
+
+    async def _of(self, world: World, service: str, visited: list[str]) -> None:
+        """Send one service through its points, one after the other."""
+        unit = world.stack.supervisor.unit(service)
+        assert isinstance(unit, ServiceProcess)
+        points = list(PLACES[service])
+        world.chance.shuffle(points)
+        try:
+            with world.stack.supervisor.held(service):
+                for point in points:
+                    for visit in world.size.visits:
+                        await self._crash(world, unit, f"{point}:{visit}")
+                        visited.append(point)
+        finally:
+            unit.environment.pop(VARIABLE, None)
+        await back(world.stack, service)
+
+    async def _crash(self, world: World, unit: ServiceProcess, setting: str) -> None:
+        await unit.kill()
+        unit.environment[VARIABLE] = setting
+        with contextlib.suppress(LocalStackError):  # it ended before it answered: the place is on the way to that
+            await unit.start()
+        if setting.startswith("consumer.buried"):
+            async with Poisoner(world) as poisoner:
+                ended = await self._ended(unit)
+                for _ in range(20):
+                    if ended:
+                        break
+                    await poisoner.publish_garbage("routing", "entry.appended")
+                    ended = await self._ended(unit, 3.0)
+                await self._judge(unit, setting)
+                unit.environment.pop(VARIABLE, None)
+                await unit.start()
+                await poisoner.clear(unit.name)
+            return
+        await self._ended(unit, REACH_SECONDS)
+        await self._judge(unit, setting)
+
+    @staticmethod
+    async def _ended(unit: ServiceProcess, seconds: float = 0.1) -> bool:
+        try:
+            await asyncio.wait_for(unit.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    @staticmethod
+    async def _judge(unit: ServiceProcess, setting: str) -> None:
+        if unit.is_running():
+            raise CaseFailedError(f"{unit.name} has not come by {setting} within {REACH_SECONDS:.0f} s")
+        if unit.last_words() != f"exit code {EXIT_CODE}":
+            raise CaseFailedError(f"{unit.name} ended by itself instead of at {setting}: {unit.last_words()}")

@@ -1,0 +1,99 @@
+"""One tenant floods; the quiet ones must hardly notice, and the flood is turned away at the door, kindly."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx
+import msgspec
+
+from services.audit.journal import Witness
+from tests.chaos.frame import CaseFailedError, Tenancy, World
+from tests.chaos.latency import percentiles
+from tests.chaos.load import Load
+from tests.chaos.tenants import subscribe
+
+QUIET_RATE: Final = 4.0  # of all quiet tenants together
+FLOOD_FACTOR: Final = 100
+QUOTA: Final = {"requests_per_second": 30, "burst": 30, "complaints_per_day": 1_000_000}
+ADDED_MS: Final = 100.0
+AT_ONCE: Final = 40
+
+
+class Flood:
+    name = "flood"
+
+    def needs(self) -> str:
+        return ""
+
+    async def run(self, world: World) -> dict[str, Any]:
+        quiet = list(world.tenants)
+        await subscribe(world, 1, limits=QUOTA)
+        flooder = world.tenants.pop()
+        alone = await self._quiet(world, quiet)
+        answers: Counter[str] = Counter()
+        flood = asyncio.create_task(self._flood(world, flooder, answers))
+        try:
+            beside = await self._quiet(world, quiet)
+        finally:
+            flood.cancel()
+            await asyncio.gather(flood, return_exceptions=True)
+        figures = {"alone": alone, "beside_the_flood": beside, "answers_to_the_flood": dict(answers)}
+        if not answers["429"]:
+            raise CaseFailedError(f"the flood was never turned away: {dict(answers)}")
+        if answers["429 without Retry-After"] or any(name.startswith("5") for name in answers):
+            raise CaseFailedError(f"the flood was answered {dict(answers)}")
+        for name in ("p99_ms", "answer_p99_ms"):
+            if beside[name] > max(2 * alone[name], alone[name] + ADDED_MS):
+                raise CaseFailedError(f"quiet tenants: {name} {beside[name]}, and {alone[name]} alone")
+        return figures
+
+    async def _quiet(self, world: World, tenants: list[Tenancy]) -> dict[str, float]:
+        load = Load(world, rate=QUIET_RATE * 2.5, tenants=tenants)
+        before = len(world.broken)
+        await load.last(world.size.flood_seconds)
+        if len(world.broken) > before:
+            raise CaseFailedError(f"quiet tenants: {world.broken[before:]}")
+        taken = await percentiles(world, [case_id for _, case_id in load.stored])
+        times = sorted(load.answered_ms)
+        return {**taken, "answer_p99_ms": round(times[int(len(times) * 0.99)], 1) if times else 0.0}
+
+    async def _flood(self, world: World, tenant: Tenancy, answers: Counter[str]) -> None:
+        """A hundred times a quiet tenant's rate, with no patience at all: no pause after a refusal, no repeat."""
+        key = tenant.systems_key
+        pause = 1.0 / (QUIET_RATE / len(world.tenants) * FLOOD_FACTOR)
+        limit = asyncio.Semaphore(AT_ONCE)
+        draft = {"channel": "phone", "category": "billing", "text": "Again.", "complainant": {"name": "Somebody"}}
+        body = msgspec.json.encode(draft)
+        async with (
+            httpx.AsyncClient(base_url=world.stack.url, timeout=20, trust_env=False) as http,
+            asyncio.TaskGroup() as group,
+        ):
+
+            async def one() -> None:
+                name = f"flood-{uuid4()}"
+                witness = Witness(world.write, tenant.tenant_id, "api", name)
+                headers = {
+                    "Authorization": f"Bearer {key}",
+                    "Idempotency-Key": name,
+                    "Content-Type": "application/json",
+                }
+                async with limit:
+                    witness.attempt(body)
+                    answer = await http.post("/v1/complaints", content=body, headers=headers)
+                    witness.answer(answer.status_code, answer.content)
+                answers[str(answer.status_code)] += 1
+                if answer.status_code == 429 and "retry-after" not in answer.headers:
+                    answers["429 without Retry-After"] += 1
+
+            try:
+                while True:
+                    began = time.monotonic()
+                    group.create_task(one())
+                    await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
+            except asyncio.CancelledError:
+                pass  # those under way are seen through: the journal wants their answers

@@ -1,0 +1,65 @@
+"""NATS loses its storage altogether, or is set back to an older copy of it; PostgreSQL is the record, and fills it again."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import Any
+
+from shared.embedded.nats import NatsServer
+from tests.chaos.faults import back
+from tests.chaos.frame import World
+from tests.chaos.load import Load
+
+
+class StreamsLost:
+    name = "streams deleted"
+
+    def needs(self) -> str:
+        return ""
+
+    async def run(self, world: World) -> dict[str, Any]:
+        load = Load(world, rate=world.size.rate / 2)
+        async with load.running():
+            for _ in range(world.size.stream_losses):
+                await asyncio.sleep(4.0)
+                with world.stack.supervisor.held("nats") as unit:
+                    assert isinstance(unit, NatsServer)
+                    await unit.kill()
+                    unit.delete_store()
+                await back(world.stack, "nats")
+                await asyncio.sleep(3.0)
+        return {**load.figures, "losses": world.size.stream_losses}
+
+
+class StreamsOlder:
+    name = "streams set back"
+
+    def needs(self) -> str:
+        return ""
+
+    async def run(self, world: World) -> dict[str, Any]:
+        load = Load(world, rate=world.size.rate / 2)
+        async with load.running():
+            for _ in range(world.size.stream_losses):
+                await self._set_back(world)
+        return {**load.figures, "times": world.size.stream_losses}
+
+    async def _set_back(self, world: World) -> None:
+        older = world.stack.local.folder / "nats.older"
+        try:
+            with world.stack.supervisor.held("nats") as unit:
+                assert isinstance(unit, NatsServer)
+                await unit.kill()
+                await asyncio.to_thread(shutil.copytree, unit.store, older)
+                await unit.start()
+            await asyncio.sleep(5.0)
+            with world.stack.supervisor.held("nats") as unit:
+                assert isinstance(unit, NatsServer)
+                await unit.kill()
+                unit.delete_store()
+                await asyncio.to_thread(shutil.copytree, older, unit.store)
+                await unit.start()
+            await asyncio.sleep(3.0)
+        finally:
+            shutil.rmtree(older, ignore_errors=True)
