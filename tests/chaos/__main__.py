@@ -1,4 +1,4 @@
-"""`python -m tests.chaos gate|long`: run the cases, write build/chaos.json and build/chaos.txt, say the verdict.
+"""`python -m tests.chaos gate|long|mutants`: run the cases, write build/chaos.json and build/chaos.txt, say the verdict.
 
 Environment: SEED (random unless given), REQUIRE=all (what could not be run counts as failed), ONLY (names of cases, comma-separated),
 DATA (a folder to keep everything in).
@@ -12,13 +12,16 @@ import os
 import random
 import resource
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.supervisor import stop_on_signals
 from shared import telemetry
 from tests.chaos.cases import gate, long
+from tests.chaos.disks import enter_own_mounts
 from tests.chaos.frame import GATE, LONG, Report
+from tests.chaos.mutants import run as run_mutants
 from tests.chaos.reporting import verdict_of, write
 from tests.chaos.running import run
 
@@ -32,14 +35,20 @@ def main(arguments: list[str]) -> int:
     say(f"seed {seed}")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.RLIM_INFINITY))
     telemetry.configure(level="error")
+    enter_own_mounts()
     size = LONG if mode == "long" else GATE
     wanted = [name.strip() for name in os.environ.get("ONLY", "").split(",") if name.strip()]
     cases = [case for case in (long() if mode == "long" else gate()) if not wanted or case.name in wanted]
     keep = os.environ.get("DATA")
 
-    async def work() -> list[Report] | None:
+    def work() -> Coroutine[Any, Any, list[Report]]:
+        if mode == "mutants":
+            return run_mutants(seed, say, wanted)
+        return run(seed, size, cases, say, keep=Path(keep) if keep else None)
+
+    async def until_stopped() -> list[Report] | None:
         with stop_on_signals() as stop:
-            task = asyncio.create_task(run(seed, size, cases, say, keep=Path(keep) if keep else None))
+            task = asyncio.create_task(work())
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -51,10 +60,10 @@ def main(arguments: list[str]) -> int:
                 return None
             return await task
 
-    reports = asyncio.run(work())
+    reports = asyncio.run(until_stopped())
     if reports is None:
         return 130
-    verdict = verdict_of(reports, seed, require_all=os.environ.get("REQUIRE") == "all")
+    verdict = verdict_of(mode, reports, seed, require_all=os.environ.get("REQUIRE") == "all")
     write(mode, seed, reports, verdict)
     say(verdict.text)
     return 0 if verdict.ok else 1

@@ -5,13 +5,28 @@ from __future__ import annotations
 from tests.chaos.fail_points import FailPoints
 from tests.chaos.flood import Flood
 from tests.chaos.frame import Case
+from tests.chaos.full import DiskFull
 from tests.chaos.kills import Kills
+from tests.chaos.links import Links
 from tests.chaos.poison import Poison
+from tests.chaos.power import PowerCuts
 from tests.chaos.streams import StreamsLost, StreamsOlder
 
 
 def gate() -> list[Case]:
-    return [Kills(), FailPoints(), StreamsLost(), StreamsOlder(), Poison(), Flood()]
+    return [
+        Kills(),
+        FailPoints(),
+        PowerCuts("nats"),
+        PowerCuts("postgres"),
+        StreamsLost(),
+        StreamsOlder(),
+        Links(),
+        DiskFull("nats"),
+        DiskFull("postgres"),
+        Poison(),
+        Flood(),
+    ]
 
 
 def long() -> list[Case]:

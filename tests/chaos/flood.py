@@ -19,7 +19,7 @@ from tests.chaos.tenants import subscribe
 
 QUIET_RATE: Final = 4.0  # of all quiet tenants together
 FLOOD_FACTOR: Final = 100
-QUOTA: Final = {"requests_per_second": 30, "burst": 30, "complaints_per_day": 1_000_000}
+QUOTA: Final = {"requests_per_second": 10, "burst": 20, "complaints_per_day": 1_000_000}
 ADDED_MS: Final = 100.0
 AT_ONCE: Final = 40
 

@@ -19,13 +19,14 @@ class Verdict(Struct, frozen=True):
     text: str
 
 
-def verdict_of(reports: Sequence[Report], seed: int, *, require_all: bool) -> Verdict:
+def verdict_of(mode: str, reports: Sequence[Report], seed: int, *, require_all: bool) -> Verdict:
     """Return the last line."""
+    what = "mutants caught" if mode == "mutants" else "cases passed"
     by_state = {
         state: [each.name for each in reports if each.state == state] for state in ("passed", "failed", "not run")
     }
     ok = bool(by_state["passed"]) and not by_state["failed"] and not (require_all and by_state["not run"])
-    parts = [f"{len(by_state['passed'])} of {len(reports)} cases passed"]
+    parts = [f"{len(by_state['passed'])} of {len(reports)} {what}"]
     parts += [f"failed: {', '.join(by_state['failed'])}"] if by_state["failed"] else []
     parts += [f"not run: {', '.join(by_state['not run'])}"] if by_state["not run"] else []
     return Verdict(ok, f"chaos {'passed' if ok else 'FAILED'}, seed {seed}: {'; '.join(parts)}")
