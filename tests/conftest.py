@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import structlog
 
-from tests.infra import Database, Infra, clear_streams, create_database, drop_database, running_infra
+from tests.infra import Database, Infra, a_database, clear_streams, create_database, drop_database, running_infra
 
 MEMORY = "/dev/shm"
 ENOUGH_BYTES = 4 * 1024**3
@@ -59,9 +59,8 @@ def migrated_template(infra: Infra) -> str:
 @pytest.fixture
 async def database(infra: Infra, migrated_template: str) -> AsyncIterator[Database]:
     """A migrated and empty database for this test alone."""
-    name = f"test_{uuid4().hex}"
-    yield Database(name, await create_database(infra.postgres_dsn, name, migrated_template))
-    await drop_database(infra.postgres_dsn, name)
+    async with a_database(infra, migrated_template) as database:
+        yield database
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -200,6 +200,32 @@ async def drop_database(server_dsn: str, name: str) -> None:
         await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def a_database(infra: Infra, template: str) -> AsyncIterator[Database]:
+    """A copy of a migrated and empty database, dropped at the end."""
+    name = f"test_{uuid4().hex}"
+    yield Database(name, await create_database(infra.postgres_dsn, name, template))
+    await drop_database(infra.postgres_dsn, name)
+
+
+async def empty_tables(connection: asyncpg.Connection, schema: str, keep: Iterable[str] = ()) -> None:
+    """Forget what earlier tests left in a service's tables, while it runs; what it is told at its start stays."""
+    tables = await connection.fetch(
+        "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname = $1"
+        " AND NOT tablename = ANY($2) ORDER BY tablename",
+        schema,
+        ["schema_migration", "relay_state", *keep],
+    )
+    statement = f"TRUNCATE {', '.join(each['name'] for each in tables)}"
+    for _ in range(20):
+        with suppress(
+            asyncpg.DeadlockDetectedError
+        ):  # the service's loops lock the same tables, in an order of their own
+            await connection.execute(statement)
+            return
+    raise TimeoutError(f"the tables of {schema} are never free")
 
 
 async def clear_streams(infra: Infra) -> None:

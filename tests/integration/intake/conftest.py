@@ -9,11 +9,25 @@ import pytest
 
 from services.intake.app import build, ensure_operator
 from shared.service import Service
-from tests.infra import Database, Infra, service_settings
+from tests.infra import Database, Infra, a_database, clear_streams, empty_tables, service_settings
 from tests.integration.intake.world import MASTER_KEY, World, client_of
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+async def database(infra: Infra, migrated_template: str) -> AsyncIterator[Database]:
+    """One database for the tests of a module: each makes tenants of its own."""
+    async with a_database(infra, migrated_template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+async def streams(infra: Infra) -> AsyncIterator[Infra]:
+    await clear_streams(infra)
+    yield infra
+    await clear_streams(infra)
+
+
+@pytest.fixture(scope="module")
 async def root(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """The superuser's connection, for looking on."""
     connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "intake"})
@@ -21,7 +35,7 @@ async def root(database: Database) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def environ(infra: Infra, database: Database) -> dict[str, str]:
     return {
         **service_settings(infra, database, "intake"),
@@ -32,7 +46,7 @@ def environ(infra: Infra, database: Database) -> dict[str, str]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def service(streams: Infra, environ: dict[str, str]) -> AsyncIterator[Service]:
     running = build(environ)
     await running.start()
@@ -40,10 +54,16 @@ async def service(streams: Infra, environ: dict[str, str]) -> AsyncIterator[Serv
     await running.stop()
 
 
-@pytest.fixture
-async def world(service: Service) -> AsyncIterator[World]:
-    """The service with its operator, and what it takes to make tenants and call it."""
+@pytest.fixture(scope="module")
+async def running(service: Service) -> AsyncIterator[World]:
     key = await ensure_operator(service.runtime.db)
     assert key is not None
     async with client_of(service) as http:
         yield World(service, http, key)
+
+
+@pytest.fixture
+async def world(running: World, root: asyncpg.Connection) -> World:
+    """The service with its operator and nothing else, and what it takes to make tenants and call it."""
+    await empty_tables(root, "intake", keep=("credential",))
+    return running

@@ -233,6 +233,14 @@ class World:
             **changes,
         }
 
+    def forget(self) -> None:
+        """Begin anew, as a test finds it."""
+        self.told_ids.clear()
+        self.directory.complainants.clear()
+        self.directory.staff.clear()
+        self.directory.asked.clear()
+        self.directory.silent = False
+
     async def start(self, **changes: str) -> None:
         self.service = build(self.environment(**changes))
         await self.service.start()

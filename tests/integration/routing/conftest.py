@@ -9,14 +9,28 @@ import asyncpg
 import pytest
 
 from services.routing.app import build
-from tests.infra import Database, Infra, service_settings
+from tests.infra import Database, Infra, a_database, clear_streams, empty_tables, service_settings
 from tests.integration.reporting.told import Tellers
 from tests.integration.routing.world import World
 
 MASTER_KEY = base64.b64encode(b"routing's tests, thirty-two byte").decode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+async def database(infra: Infra, migrated_template: str) -> AsyncIterator[Database]:
+    """One database for the tests of a module: each makes tenants of its own."""
+    async with a_database(infra, migrated_template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+async def streams(infra: Infra) -> AsyncIterator[Infra]:
+    await clear_streams(infra)
+    yield infra
+    await clear_streams(infra)
+
+
+@pytest.fixture(scope="module")
 async def tellers(streams: Infra) -> AsyncIterator[Tellers]:
     tellers = Tellers(streams)
     await tellers.connect()
@@ -24,7 +38,7 @@ async def tellers(streams: Infra) -> AsyncIterator[Tellers]:
     await tellers.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def root(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """The superuser's connection, for looking on."""
     connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "routing"})
@@ -32,8 +46,8 @@ async def root(database: Database) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture
-async def world(tellers: Tellers, database: Database, root: asyncpg.Connection) -> AsyncIterator[World]:
+@pytest.fixture(scope="module")
+async def running(tellers: Tellers, database: Database, root: asyncpg.Connection) -> AsyncIterator[World]:
     environ = {**service_settings(tellers.infra, database, "routing"), "RECOURSE_MASTER_KEY": MASTER_KEY}
     service = build(environ)
     await service.start()
@@ -43,3 +57,10 @@ async def world(tellers: Tellers, database: Database, root: asyncpg.Connection) 
     finally:
         await world.http.aclose()
         await service.stop()
+
+
+@pytest.fixture
+async def world(running: World) -> World:
+    """A running routing that knows nobody."""
+    await empty_tables(running.root, "routing", keep=("live_tick",))
+    return running
