@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from tests.chaos.clocks import Clocks
 from tests.chaos.fail_points import FailPoints
 from tests.chaos.flood import Flood
 from tests.chaos.frame import Case
 from tests.chaos.full import DiskFull
 from tests.chaos.kills import Kills
 from tests.chaos.links import Links
+from tests.chaos.model import Model
 from tests.chaos.poison import Poison
 from tests.chaos.power import PowerCuts
 from tests.chaos.streams import StreamsLost, StreamsOlder
@@ -26,6 +28,8 @@ def gate() -> list[Case]:
         DiskFull("postgres"),
         Poison(),
         Flood(),
+        Model(),
+        Clocks(),
     ]
 
 

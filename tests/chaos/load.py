@@ -30,13 +30,26 @@ CATEGORIES: Final = ("billing", "attitude", "quality")
 class Load:
     """Counts what was sent. `running` sends for as long as its block lasts; what is under way at its end is seen through."""
 
-    def __init__(self, world: World, *, rate: float | None = None, tenants: list[Tenancy] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        rate: float | None = None,
+        tenants: list[Tenancy] | None = None,
+        acts: float = 0.1,
+        among: int = 200,
+    ) -> None:
+        """Args:
+        rate: requests a second, of all clients together.
+        acts: so many of them are entries of staff, in one of the `among` last complaints.
+        """
         self._world = world
         self._rate = rate if rate is not None else world.size.rate
         self._tenants = tenants or world.tenants
         self._chance = random.Random(world.chance.random())
+        self._acts = acts
+        self._among = among
         self._stopping = False
-        self._number = 0
         self.stored: list[tuple[Tenancy, UUID]] = []
         self.counts: Counter[str] = Counter()
         self.slowest = 0.0
@@ -74,14 +87,14 @@ class Load:
 
     async def _one(self, tenant: Tenancy, chance: random.Random) -> None:
         drawn = chance.random()
-        if drawn < 0.75:
-            await self._complain(tenant, chance)
-        elif drawn < 0.85:
-            await self._call_in(tenant, chance)
-        elif drawn < 0.90:
+        if drawn < self._acts and self.stored:
+            await self._enter(*chance.choice(self.stored[-self._among :]), chance)
+        elif drawn > 0.95:
             await self._misspell(tenant, chance)
-        elif self.stored:
-            await self._reply(*chance.choice(self.stored[-200:]), chance)
+        elif drawn > 0.85:
+            await self._call_in(tenant, chance)
+        else:
+            await self._complain(tenant, chance)
 
     async def _complain(self, tenant: Tenancy, chance: random.Random) -> None:
         key, draft = self._key(), self._draft(chance)
@@ -119,7 +132,7 @@ class Load:
         if answer.status != 400:
             self._world.broken.append(f"a misspelt complaint was answered {answer.status}")
 
-    async def _reply(self, tenant: Tenancy, case_id: UUID, chance: random.Random) -> None:
+    async def _enter(self, tenant: Tenancy, case_id: UUID, chance: random.Random) -> None:
         kind = chance.choice(("replied", "investigated", "commented"))
         path = f"/v1/cases/{case_id}/entries"
         answer = await self._send(tenant, "entry", self._key(), tenant.clerk, path, {"kind": kind, "data": {}})

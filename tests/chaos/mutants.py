@@ -72,7 +72,7 @@ async def _examine(made: World, fault: str, service: str) -> Report:
         unit.environment["RECOURSE_FAIL_POINT"] = CRASHES[fault]
     await restart_soon(made.stack, service)
     began = time.monotonic()
-    await Load(made, rate=RATE).last(LOAD_SECONDS)
+    await Load(made, rate=RATE, acts=0.5, among=8).last(LOAD_SECONDS)
     if fault in CRASHES:
         del unit.environment["RECOURSE_FAIL_POINT"]
         await restart_soon(made.stack, service)

@@ -1,0 +1,497 @@
+"""Duplicates, reordering and crashes in every order that Hypothesis can think of, against a model of a few lines.
+
+The services run in this process on a real PostgreSQL, without NATS: the machine itself is the network. It holds what the outboxes tell, and
+delivers any message to any consumer at any time, twice, or with a crash right before or right after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, TypeVar
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import msgspec
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from services.composing import SERVICES, build
+from services.stack import master_key
+from shared import fail_points
+from shared.consuming import AtFaultError, Consumer, Delivery, read
+from shared.embedded.environment import database_roles
+from shared.embedded.folder import kept_passwords
+from shared.errors import NotFoundError, NotYetError
+from shared.migrations import migrate_all
+from shared.service import Service
+from tests.chaos.frame import CaseFailedError, World
+from tests.chaos.tenants import PLENTY, POLICY, STAFF
+
+T = TypeVar("T")
+DATABASE: Final = "model"
+ROUNDS: Final = 40
+LOOPS: Final = {"sla": ("wake-ups",), "routing": ("refresh", "sweeper"), "reporting": ("facts",)}
+ACTS: Final = ("investigated", "replied", "commented", "closed")
+
+TOLD: Final = " UNION ALL ".join(
+    f"SELECT '{service}' AS producer, id, message_id, subject, body FROM {service}.outbox WHERE tenant_id = $1 AND id > ${place}"
+    for place, service in enumerate(SERVICES, 2)
+)
+
+SHOWN: Final = """
+SELECT c.case_id, c.version, count(e.seq) AS lines, max(e.seq) AS last,
+       array_agg(e.kind ORDER BY e.seq) FILTER (WHERE e.kind = ANY ($2)) AS acts,
+       (SELECT count(*) FROM routing.assignment a WHERE a.tenant_id = c.tenant_id AND a.case_id = c.case_id AND a.active) AS assigned
+  FROM routing."case" c
+  JOIN routing.entry e ON e.tenant_id = c.tenant_id AND e.case_id = c.case_id
+ WHERE c.tenant_id = $1 AND c.case_id = ANY ($3)
+ GROUP BY c.tenant_id, c.case_id, c.version"""
+
+AHEAD: Final = """
+SELECT count(*)
+  FROM sla.timeline_entry t
+ WHERE t.tenant_id = $1 AND t.case_id = ANY ($2)
+   AND NOT EXISTS (SELECT FROM routing.entry e WHERE e.tenant_id = $1 AND e.case_id = t.case_id AND e.seq = t.seq)"""
+
+LEDGER: Final = """
+SELECT p.case_id, p.key, p.posted_minor, (SELECT sum(difference_minor) FROM sla.ledger_posting l
+                                   WHERE l.tenant_id = p.tenant_id AND l.case_id = p.case_id AND l.key = p.key) AS posted
+  FROM sla.ledger_position p
+ WHERE p.tenant_id = $1 AND p.case_id = ANY ($2)"""
+
+SETTLED: Final = """
+SELECT c.case_id, c.version, w.folded_seq, w.error, f.seq AS fact_seq,
+       (SELECT count(*) FROM notify.entry n WHERE n.tenant_id = c.tenant_id AND n.case_id = c.case_id) AS heard
+  FROM routing."case" c
+  LEFT JOIN sla.watched_case w ON w.tenant_id = c.tenant_id AND w.case_id = c.case_id
+  LEFT JOIN reporting.fact f ON f.tenant_id = c.tenant_id AND f.case_id = c.case_id
+ WHERE c.tenant_id = $1 AND c.case_id = ANY ($2)"""
+
+COUNTED: Final = """
+SELECT coalesce(sum(amount), 0)::int FROM reporting.rollup WHERE tenant_id = $1 AND measure = 'received' AND dimension = 'all'"""
+
+
+class CrashError(Exception):
+    """The process ends here, as far as the services can tell."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    producer: str
+    id: int
+    message_id: UUID
+    subject: str
+    body: bytes
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """The tenant that all examples share; each looks at its own complaints alone."""
+
+    tenant_id: UUID
+    admin: str
+    clerk: str
+
+
+class Bench:
+    """The services, and the event loop in which they run: one for all examples."""
+
+    def __init__(self, environments: Mapping[str, Mapping[str, str]], dsn: str) -> None:
+        self.runner = asyncio.Runner()
+        self._environments = environments
+        self._dsn = dsn
+        self.services: dict[str, Service] = {}
+        self.root: asyncpg.Connection
+        self.operator_key = ""
+        self.crash_at = ""
+        self.tenant: Subscribed | None = None
+        self.stored = 0  # complaints of all examples so far
+        self._hearers: dict[str, list[tuple[str, Consumer]]] = {}
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    async def open(self) -> None:
+        from services.intake.tenancy import ensure_operator
+
+        self.root = await asyncpg.connect(self._dsn)
+        for name in SERVICES:
+            service = build(name, self._environments[name])
+            await service.runtime.db.open()
+            if service.spec.on_start is not None:
+                await service.spec.on_start(service.runtime)
+            for consumer in service.consumers:
+                consumer._database = service.runtime.db
+            self.services[name] = service
+        self.operator_key = await ensure_operator(self.services["intake"].runtime.db) or ""
+        reach = fail_points.reach
+
+        def crashing(name: str) -> None:
+            if name == self.crash_at:
+                self.crash_at = ""
+                raise CrashError
+            reach(name)
+
+        fail_points.reach = crashing
+
+    async def close(self) -> None:
+        for service in self.services.values():
+            if service.spec.on_stop is not None:
+                await service.spec.on_stop(service.runtime)
+            await service.runtime.db.close()
+        await self.root.close()
+
+    async def ask(
+        self, service: str, method: str, path: str, key: str, body: Any = None, again: str = ""
+    ) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}", **({"Idempotency-Key": again} if again else {})}
+        transport = httpx.ASGITransport(app=self.services[service].app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://service", headers=headers) as http:
+            return await http.request(method, path, json=body)
+
+    def hearers(self, message: Message) -> list[tuple[str, Consumer]]:
+        """The consumers whose subjects a message matches."""
+        parts = message.subject.split(".")
+        pattern = ".".join([*parts[:2], "*", *parts[3:]])
+        if pattern not in self._hearers:
+            self._hearers[pattern] = [
+                (name, consumer)
+                for name, service in self.services.items()
+                for consumer in service.consumers
+                if consumer.stream == message.producer.upper() and pattern in consumer.subjects
+            ]
+        return self._hearers[pattern]
+
+
+BENCH: list[Bench] = []
+
+
+class Machine(RuleBasedStateMachine):
+    """The network, the clients, and what they know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = BENCH[0]
+        self.do = self.bench.do
+        self.prefix = uuid4().hex
+        self.tenant: Subscribed
+        self.keys: dict[str, tuple[str, UUID]] = {}  # key → text, complaint
+        self.acts: dict[UUID, list[str]] = {}  # what routing has said yes to
+        self.messages: list[Message] = []
+        self.seen = dict.fromkeys(SERVICES, 0)  # the last row of each outbox that we know
+        self.delivered: set[tuple[UUID, str]] = set()  # message, consumer
+
+    @property
+    def ids(self) -> list[UUID]:
+        return [case_id for _, case_id in self.keys.values()]
+
+    @initialize()
+    def subscribe(self) -> None:
+        """The first example subscribes the tenant; the others begin where nothing is under way."""
+        if self.bench.tenant is None:
+            self.do(self._subscribe())
+        assert self.bench.tenant is not None
+        self.tenant = self.bench.tenant
+        self.do(self._skip())
+
+    async def _subscribe(self) -> None:
+        ask = self.bench.ask
+        body = {"slug": "model", "name": "model", "limits": PLENTY}
+        created = await ask("intake", "POST", "/v1/tenants", self.bench.operator_key, body)
+        assert created.status_code == 201, created.text
+        tenant_id, admin = UUID(created.json()["tenant"]["tenant_id"]), created.json()["admin_key"]
+        policy = {"document": POLICY, "reason": "The first version."}
+        published = await ask("intake", "POST", "/v1/policies:publish", admin, policy)
+        assert published.is_success, published.text
+        clerk = {"role": "handler", "name": "Clerk", "staff_id": "clerk.one"}
+        key = (await ask("intake", "POST", "/v1/credentials", admin, clerk)).json()["key"]
+        self.tenant = self.bench.tenant = Subscribed(tenant_id, admin, key)
+        await self._drain()
+        for staff_id, role in STAFF:
+            put = await ask("routing", "PUT", f"/v1/staff/{staff_id}", admin, {"roles": [role], "unit": "desk"})
+            assert put.is_success, put.text
+        await self._drain()
+
+    async def _skip(self) -> None:
+        """What earlier examples have told has been delivered."""
+        await self._look()
+        self.messages.clear()
+
+    # -- clients ------------------------------------------------------------------------------------------------------------
+
+    @rule(text=st.sampled_from(["The bill is wrong.", "Nobody answers."]))
+    def submit(self, text: str) -> None:
+        key = f"{self.prefix}-{len(self.keys)}"
+        answer = self._submit(key, text)
+        assert answer.status_code == 201, answer.text
+        self.keys[key] = (text, UUID(answer.json()["id"]))
+
+    @precondition(lambda self: self.keys)
+    @rule(data=st.data())
+    def submit_again(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.keys)))
+        text, case_id = self.keys[key]
+        answer = self._submit(key, text)
+        assert (answer.status_code, UUID(answer.json()["id"])) == (201, case_id)
+
+    @precondition(lambda self: self.keys)
+    @rule(data=st.data())
+    def submit_something_else_under_the_same_key(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.keys)))
+        assert self._submit(key, "Something else altogether.").status_code == 422
+
+    @rule(text=st.just("The bill is wrong."), point=st.sampled_from(["intake.stored", "api.commit", "intake.kept"]))
+    def submit_and_crash(self, text: str, point: str) -> None:
+        """The client has no answer, and comes again."""
+        key = f"{self.prefix}-{len(self.keys)}"
+        self.bench.crash_at = point
+        first = self._submit(key, text)
+        self.bench.crash_at = ""
+        assert first.status_code in (201, 500, 503), first.text
+        again = self._submit(key, text)
+        assert again.status_code == 201, again.text
+        self.keys[key] = (text, UUID(again.json()["id"]))
+
+    def _submit(self, key: str, text: str) -> httpx.Response:
+        draft = {"channel": "phone", "category": "billing", "text": text, "complainant": {"name": "Somebody"}}
+        return self.do(self.bench.ask("intake", "POST", "/v1/complaints", self.tenant.admin, draft, again=key))
+
+    @precondition(lambda self: self.keys)
+    @rule(data=st.data(), kind=st.sampled_from(ACTS), twice=st.booleans())
+    def act(self, data: st.DataObject, kind: str, twice: bool) -> None:
+        case_id = self.keys[data.draw(st.sampled_from(sorted(self.keys)))][1]
+        key, body = uuid4().hex, {"kind": kind, "data": {}}
+        path = f"/v1/cases/{case_id}/entries"
+        answer = self.do(self.bench.ask("routing", "POST", path, self.tenant.clerk, body, again=key))
+        if answer.is_success:
+            self.acts.setdefault(case_id, []).append(kind)
+            if twice:
+                repeat = self.do(self.bench.ask("routing", "POST", path, self.tenant.clerk, body, again=key))
+                assert repeat.content == answer.content
+        else:
+            assert answer.status_code in (403, 404, 409, 422), answer.text
+
+    # -- the network --------------------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Take up what has been told since."""
+        for row in await self.bench.root.fetch(TOLD, self.tenant.tenant_id, *self.seen.values()):
+            message = Message(*row)
+            self.messages.append(message)
+            self.seen[message.producer] = max(self.seen[message.producer], message.id)
+
+    async def _open(self, *, done: bool = False) -> list[tuple[Message, str, Consumer]]:
+        """What has not been delivered; or what has."""
+        await self._look()
+        return [
+            (message, service, consumer)
+            for message in self.messages
+            for service, consumer in self.bench.hearers(message)
+            if ((message.message_id, consumer.name) in self.delivered) == done
+        ]
+
+    async def _deliver(self, group: list[Message], consumer: Consumer) -> bool:
+        """Apply messages in one transaction, as the consumer does with what it has pulled; whether any of them was taken."""
+        deliveries = []
+        for each in group:
+            _, message, flaw = read(each.subject, each.body, consumer.handlers)
+            assert message is not None, flaw
+            deliveries.append(
+                Delivery(
+                    raw=None,  # type: ignore[arg-type]  # nobody is there to be answered
+                    subject=each.subject,
+                    body=each.body,
+                    key=str(each.message_id),
+                    times=1,
+                    tenant_id=self.tenant.tenant_id,
+                    message=message,
+                    flaw=None,
+                    touched=0.0,
+                )
+            )
+        faults: list[AtFaultError] = []
+        try:
+            try:
+                await consumer._transact(deliveries, 10.0)
+            except AtFaultError:
+                faults = await consumer._transact(deliveries, 10.0, careful=True)
+        except CrashError:
+            return False
+        for fault in faults:
+            if not isinstance(fault.error, NotYetError | NotFoundError):
+                raise fault.error
+        failed = {fault.delivery.key for fault in faults}
+        taken = [each for each in group if str(each.message_id) not in failed]
+        self.delivered.update((each.message_id, consumer.name) for each in taken)
+        return bool(taken)
+
+    @rule()
+    def deliver_next(self) -> None:
+        for message, _, consumer in self.do(self._open())[:3]:
+            self.do(self._deliver([message], consumer))
+
+    @rule(data=st.data())
+    def deliver_any(self, data: st.DataObject) -> None:
+        waiting = self.do(self._open())
+        if waiting:
+            message, _, consumer = waiting[data.draw(st.integers(0, len(waiting) - 1))]
+            self.do(self._deliver([message], consumer))
+
+    @rule(data=st.data())
+    def deliver_again(self, data: st.DataObject) -> None:
+        done = self.do(self._open(done=True))
+        if done:
+            message, _, consumer = done[data.draw(st.integers(0, len(done) - 1))]
+            self.do(self._deliver([message], consumer))
+
+    @rule(data=st.data(), point=st.sampled_from(["worker.commit", "worker.committed"]))
+    def crash(self, data: st.DataObject, point: str) -> None:
+        """A consumer ends right before its commit, or right after it and before its acknowledgement."""
+        waiting = self.do(self._open())
+        if waiting:
+            self.bench.crash_at = point
+            message, _, consumer = waiting[data.draw(st.integers(0, len(waiting) - 1))]
+            self.do(self._deliver([message], consumer))
+            self.bench.crash_at = ""
+
+    @rule(service=st.sampled_from(sorted(LOOPS)), point=st.sampled_from(["", "worker.commit", "worker.committed"]))
+    def work(self, service: str, point: str) -> None:
+        """A round of a service's loops, which may end in a crash."""
+        self.bench.crash_at = point
+        self.do(self._round(service))
+        self.bench.crash_at = ""
+
+    async def _round(self, service: str) -> bool:
+        again = False
+        for loop in self.bench.services[service].loops:
+            if loop.name in LOOPS.get(service, ()):
+                try:
+                    again |= await loop._step() == 0
+                except CrashError:
+                    again = True
+        return again
+
+    async def _drain(self) -> None:
+        """Deliver everything, in order, until nobody has anything to tell any more."""
+        for _ in range(ROUNDS):
+            waiting = await self._open()
+            busy = False
+            groups: dict[str, tuple[Consumer, list[Message]]] = {}
+            for message, service, consumer in waiting:
+                groups.setdefault(f"{service} {consumer.name}", (consumer, []))[1].append(message)
+            for consumer, group in groups.values():
+                busy |= await self._deliver(group, consumer)
+            for service in LOOPS:
+                busy |= await self._round(service)
+            if not busy and not await self._open():
+                return
+        left = await self._open()
+        raise AssertionError(f"{len(left)} messages could never be applied: {[each[0].subject for each in left[:3]]}")
+
+    # -- what must hold --------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def each_key_has_one_complaint(self) -> None:
+        query = "SELECT key, complaint_id FROM intake.receipt WHERE tenant_id = $1 AND key LIKE $2"
+        rows = self.do(self.bench.root.fetch(query, self.tenant.tenant_id, f"api:{self.prefix}-%"))
+        assert {row["key"]: row["complaint_id"] for row in rows} == {
+            f"api:{key}": case_id for key, (_, case_id) in self.keys.items()
+        }
+
+    @invariant()
+    def timelines_are_whole_and_as_said(self) -> None:
+        for row in self.do(self.bench.root.fetch(SHOWN, self.tenant.tenant_id, list(ACTS), self.ids)):
+            assert row["lines"] == row["last"] == row["version"]
+            assert row["assigned"] == 1
+            assert (row["acts"] or []) == self.acts.get(row["case_id"], [])
+        assert self.do(self.bench.root.fetchval(AHEAD, self.tenant.tenant_id, self.ids)) == 0
+
+    @invariant()
+    def the_ledger_adds_up(self) -> None:
+        for row in self.do(self.bench.root.fetch(LEDGER, self.tenant.tenant_id, self.ids)):
+            assert row["posted_minor"] == row["posted"]
+
+    def teardown(self) -> None:
+        """Everything comes to rest, and then every service agrees about every complaint."""
+        self.bench.crash_at = ""
+        if not self.keys:
+            return
+        self.do(self._drain())
+        self.each_key_has_one_complaint()
+        self.timelines_are_whole_and_as_said()
+        self.the_ledger_adds_up()
+        rows = self.do(self.bench.root.fetch(SETTLED, self.tenant.tenant_id, self.ids))
+        assert {row["case_id"] for row in rows} == set(self.ids)
+        for row in rows:
+            assert row["error"] is None
+            assert row["version"] == row["folded_seq"] == row["fact_seq"] == row["heard"], dict(row)
+        self.bench.stored += len(self.keys)
+        assert self.do(self.bench.root.fetchval(COUNTED, self.tenant.tenant_id)) == self.bench.stored
+
+
+class Model:
+    name = "duplicates and reordering"
+
+    def needs(self) -> str:
+        return ""
+
+    async def run(self, world: World) -> dict[str, Any]:
+        environments, dsn = await self._database(world)
+        chosen = world.chance.randrange(2**32)
+        size = world.size
+        try:
+            await asyncio.to_thread(_run, environments, dsn, chosen, size.model_examples, size.model_steps)
+        except AssertionError as failure:
+            raise CaseFailedError(f"hypothesis seed {chosen}: {failure}") from failure
+        return {"examples": size.model_examples, "steps": size.model_steps, "hypothesis_seed": chosen}
+
+    @staticmethod
+    async def _database(world: World) -> tuple[dict[str, dict[str, str]], str]:
+        """A database of its own on the server of the run."""
+        local = world.stack.local
+        root = await asyncpg.connect(local.superuser_dsn)
+        await root.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
+        await root.execute(f"CREATE DATABASE {DATABASE}")
+        await root.close()
+        dsn = local.postgres.dsn_of(DATABASE)
+        await migrate_all(dsn, kept_passwords(local.folder / "roles.secret.json", database_roles()))
+        environments: dict[str, dict[str, str]] = {}
+        for name in SERVICES:
+            variables = local.environment(name)
+            variables["RECOURSE_DATABASE_URL"] = local.postgres.address_of(DATABASE)
+            if name in ("intake", "routing", "notify"):
+                variables[f"RECOURSE_{name.upper()}_MASTER_KEY"] = master_key(local.folder, name)
+            environments[name] = variables
+        return environments, dsn
+
+
+def _run(environments: Mapping[str, Mapping[str, str]], dsn: str, chosen: int, examples: int, steps: int) -> None:
+    bench = Bench(environments, dsn)
+    reach = fail_points.reach
+    try:
+        bench.do(bench.open())
+        BENCH[:] = [bench]
+        run_state_machine_as_test(
+            seed(chosen)(Machine),
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=steps,
+                deadline=None,
+                database=None,
+                phases=(Phase.generate, Phase.shrink) if examples <= 50 else (Phase.generate,),
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        fail_points.reach = reach
+        BENCH.clear()
+        bench.do(bench.close())
+        bench.runner.close()
