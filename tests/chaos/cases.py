@@ -10,6 +10,7 @@ from tests.chaos.full import DiskFull
 from tests.chaos.kills import Kills
 from tests.chaos.links import Links
 from tests.chaos.model import Model
+from tests.chaos.overdue import Overdue
 from tests.chaos.poison import Poison
 from tests.chaos.power import PowerCuts
 from tests.chaos.streams import StreamsLost, StreamsOlder
@@ -29,6 +30,7 @@ def gate() -> list[Case]:
         Poison(),
         Flood(),
         Model(),
+        Overdue(),
         Clocks(),
     ]
 

@@ -1,0 +1,189 @@
+"""Three days of downtime: a hundred thousand wake-ups are overdue at once, nearly all of one tenant, and sla is killed while it catches up.
+
+sla runs alone here, on servers of its own, with cases that are put straight into its tables: all services could not take in a
+hundred thousand complaints in the time there is. What must have happened is what the engine says, counted in the database:
+everything once, marked late, and the quiet tenant's within seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+
+from services.local_stack import LocalStack
+from services.supervisor import Supervisor
+from shared.engine.case import replay
+from shared.engine.model import Actor, Entry
+from shared.messages.base import LIVE
+from shared.policy.compiling import compile_policy
+from shared.policy.documents import parse
+from shared.reference import book_of
+from tests.chaos.faults import freeze
+from tests.chaos.frame import CaseFailedError, World
+from tests.chaos.tenants import PLENTY, POLICY
+
+QUIET_CASES: Final = 100
+QUIET_WITHIN: Final = 5.0
+DRAINED_WITHIN: Final = 90.0  # sixty, and what two kills and a freeze take
+ZONE: Final = "UTC"
+DOWN: Final = timedelta(days=3)
+
+TENANT: Final = """
+INSERT INTO sla.tenant (tenant_id, revision, slug, name, zone, sandbox, active, limits)
+VALUES ($1, 1, $2, 'A tenant', $3, false, true, $4::text::jsonb)"""
+
+RULES: Final = """
+INSERT INTO sla.policy (tenant_id, version, document, settings, effect, published_by, published_at)
+VALUES ($1, 1, $2::text::json, '{}', 'keep', 'admin', clock_timestamp() - interval '30 days')"""
+
+# Every case has a timeline of one line and sleeps until its first limit, three days ago.
+CASES: Final = """
+WITH new AS (
+    INSERT INTO sla.watched_case (tenant_id, case_id, case_kind, policy_version, number, wake_at, folded_seq, folded_at, digest)
+    SELECT $1, uuidv7(), 'complaint', 1, 'C-' || n, $3::timestamptz, 1, $4::timestamptz, sha256(n::text::bytea)
+      FROM generate_series(1, $2::integer) AS n
+    RETURNING case_id)
+INSERT INTO sla.timeline_entry (tenant_id, case_id, seq, entry)
+SELECT $1, case_id, 1, $5::text::json
+  FROM new"""
+
+TICK: Final = """
+INSERT INTO sla.tick AS t (tenant_id, at) VALUES ($1, clock_timestamp())
+ON CONFLICT (tenant_id) DO UPDATE SET at = excluded.at"""
+
+DUE: Final = """
+SELECT count(*) FROM sla.watched_case WHERE tenant_id = $1 AND wake_at <= $2"""
+
+MADE: Final = """
+SELECT count(*) AS made, count(DISTINCT (case_id, key)) AS different, count(*) FILTER (WHERE NOT late) AS not_marked,
+       (SELECT count(*) FROM sla.outbox o WHERE o.tenant_id = $1 AND o.subject LIKE '%.announcement.made') AS told
+  FROM sla.announcement
+ WHERE tenant_id = $1"""
+
+POSTED: Final = """
+SELECT count(*) AS rows, coalesce(sum(difference_minor), 0)::bigint AS minor,
+       (SELECT count(*) FROM sla.outbox o WHERE o.tenant_id = $1 AND o.subject LIKE '%.penalty.posted') AS told
+  FROM sla.ledger_posting
+ WHERE tenant_id = $1"""
+
+FAULTY: Final = "SELECT count(*) FROM sla.watched_case WHERE error IS NOT NULL"
+WAITING: Final = "SELECT count(*) FROM sla.outbox WHERE published_at IS NULL"
+
+
+class Overdue:
+    name = "wake-ups overdue"
+
+    def needs(self) -> str:
+        return ""
+
+    async def run(self, world: World) -> dict[str, Any]:
+        folder = Path(tempfile.mkdtemp(prefix="recourse-overdue-"))
+        try:
+            async with Supervisor() as supervisor:
+                local = await LocalStack.start(supervisor, folder)
+                root = await asyncpg.connect(local.superuser_dsn, server_settings={"TimeZone": "UTC"})
+                try:
+                    return await self._catch_up(world, supervisor, local, root)
+                finally:
+                    await root.close()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _catch_up(
+        self, world: World, supervisor: Supervisor, local: LocalStack, root: asyncpg.Connection
+    ) -> dict[str, Any]:
+        received = datetime.now(UTC) - DOWN - timedelta(minutes=10)
+        first = Entry(seq=1, kind="received", at=received, by=Actor(id="intake"), data={"category": "billing"})
+        effects, owed = _expected(first)
+        busy, quiet = uuid4(), uuid4()
+        numbers = {busy: world.size.overdue - QUIET_CASES, quiet: QUIET_CASES}
+        document = msgspec.json.encode(parse(POLICY).values).decode()
+        for tenant_id, number in numbers.items():
+            await root.execute(TENANT, tenant_id, tenant_id.hex, ZONE, msgspec.json.encode(PLENTY).decode())
+            await root.execute(RULES, tenant_id, document)
+            line, due = msgspec.json.encode(first).decode(), received + timedelta(minutes=1)
+            await root.execute(CASES, tenant_id, number, due, received, line, timeout=120)
+        await root.execute("ANALYZE sla.watched_case, sla.timeline_entry")
+        unit = local.process("sla")
+        await supervisor.add(unit)
+        began = time.monotonic()
+        await root.execute(TICK, LIVE)
+        now = await root.fetchval("SELECT at FROM sla.tick WHERE tenant_id = $1", LIVE)
+        quiet_after = await self._until_done(root, quiet, now, began)
+        for fault in ("kill", "freeze", "kill"):
+            await asyncio.sleep(world.chance.uniform(1.0, 3.0))
+            with supervisor.held("sla"):
+                if fault == "freeze":
+                    await freeze(unit, 1.0)
+                else:
+                    await unit.kill()
+                    await unit.start()
+        took = await self._until_done(root, busy, now, began)
+        for tenant_id, number in numbers.items():
+            await self._count(root, tenant_id, number, effects, owed)
+        if faulty := await root.fetchval(FAULTY):
+            raise CaseFailedError(f"{faulty} cases could not be folded")
+        if quiet_after > QUIET_WITHIN:
+            raise CaseFailedError(f"the quiet tenant's wake-ups took {quiet_after:.1f} s")
+        published = await self._published(root, began)
+        return {
+            "cases": world.size.overdue,
+            "effects_each": effects,
+            "quiet_done_after_seconds": round(quiet_after, 1),
+            "all_done_after_seconds": round(took, 1),
+            "all_published_after_seconds": round(published, 1),
+        }
+
+    @staticmethod
+    async def _until_done(root: asyncpg.Connection, tenant_id: UUID, now: datetime, began: float) -> float:
+        while await root.fetchval(DUE, tenant_id, now):
+            if time.monotonic() - began > DRAINED_WITHIN:
+                raise CaseFailedError(f"wake-ups are still overdue after {DRAINED_WITHIN:.0f} s")
+            await asyncio.sleep(0.2)
+        return time.monotonic() - began
+
+    @staticmethod
+    async def _published(root: asyncpg.Connection, began: float) -> float:
+        while await root.fetchval(WAITING):
+            if time.monotonic() - began > DRAINED_WITHIN * 2:
+                raise CaseFailedError("what was told is still not published")
+            await asyncio.sleep(0.2)
+        return time.monotonic() - began
+
+    @staticmethod
+    async def _count(root: asyncpg.Connection, tenant_id: UUID, cases: int, effects: int, owed: list[int]) -> None:
+        """Everything once: announcements, their messages, rows of the ledger, theirs."""
+        [made] = await root.fetch(MADE, tenant_id)
+        [posted] = await root.fetch(POSTED, tenant_id)
+        found = (made["made"], made["different"], made["told"], posted["rows"], posted["told"], posted["minor"])
+        right = (
+            cases * effects,
+            cases * effects,
+            cases * effects,
+            cases * len(owed),
+            cases * len(owed),
+            cases * sum(owed),
+        )
+        if found != right:
+            raise CaseFailedError(f"announced, different, told, posted, told, sum: {found} instead of {right}")
+        if made["not_marked"]:
+            raise CaseFailedError(f"{made['not_marked']} announcements are not marked late")
+
+
+def _expected(first: Entry) -> tuple[int, list[int]]:
+    """How many announcements such a case brings about by now, and the amounts that it owes, as the engine says."""
+    values = parse(POLICY).values
+    published = first.at - timedelta(days=20)
+    book = book_of(ZONE, [{"version": 1, "section": values.get("calendar"), "published_at": published}], [])
+    standing = replay({1: compile_policy(values, {}, 1)}, [first], book).standing(datetime.now(UTC))
+    owed = [view.amount_minor for view in standing.penalties if view.amount_minor is not None]
+    return len(standing.effects), owed
