@@ -20,6 +20,7 @@ from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
+from shared.body import header
 from shared.engine.model import Actor
 from shared.errors import ForbiddenError, TooLargeError, UnauthorizedError
 from shared.ids import OPERATOR
@@ -98,7 +99,7 @@ class Guard:
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         if self.reason is not None:
             return
-        scheme, _space, key = connection.headers.get("authorization", "").partition(" ")
+        scheme, _space, key = (header(connection.scope, b"authorization") or b"").decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise UnauthorizedError("Send the API key as 'Authorization: Bearer rk_…'.")
         authenticator: Authenticator = connection.app.state.authenticator
@@ -107,8 +108,8 @@ class Guard:
         if caller.role not in self.roles or (caller.role == "operator") != (caller.tenant_id == OPERATOR):
             raise ForbiddenError(f"This needs the role {' or '.join(sorted(self.roles))}; yours is {caller.role}.")
         authenticator.admit(caller)
-        length = connection.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > max(caller.limits.body_bytes, _route_limit(connection)):
+        length = header(connection.scope, b"content-length") or b"0"
+        if length.isdigit() and int(length) > max(caller.limits.body_bytes, _route_limit(connection)):
             raise TooLargeError(f"The plan allows bodies of {caller.limits.body_bytes} bytes.")
 
 

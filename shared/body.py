@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 import typing
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from litestar import Request
 from litestar.types.empty import Empty
 
-from shared.errors import FieldError, MalformedError, TooLargeError, UnsupportedMediaError
+from shared.errors import FieldError, MalformedError, TooLargeError, UnavailableError, UnsupportedMediaError
 from shared.telemetry import without_values
 
 MAX_DEPTH = 32
@@ -238,14 +239,22 @@ def _place(error: Exception) -> str:
 # -- the request -------------------------------------------------------------------------------------------------------
 
 
+def header(scope: Any, name: bytes) -> bytes | None:
+    """Return the first header of that name, in lower case, straight from what came in: for what every request is asked."""
+    for each, value in scope["headers"]:
+        if each == name:
+            return bytes(value)
+    return None
+
+
 class RecourseRequest(Request[Any, Any, Any]):
     """Litestar's request with our decoding: a handler's `data: SomeStruct` arrives decoded strictly, or the request is refused."""
 
     async def body(self) -> bytes:
-        encoding = self.headers.get("content-encoding", "identity")
-        if encoding.lower() != "identity":
+        encoding = header(self.scope, b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
             raise UnsupportedMediaError("Send the body as it is; compressed bodies are not read.")
-        body = await super().body()
+        body = await self._whole()
         caller = self.scope["state"].get("caller")
         if caller is not None and len(body) > max(
             caller.limits.body_bytes, self.route_handler.opt.get("body_bytes", 0)
@@ -253,11 +262,42 @@ class RecourseRequest(Request[Any, Any, Any]):
             raise TooLargeError(f"The plan allows bodies of {caller.limits.body_bytes} bytes.")
         return body
 
+    async def _whole(self) -> bytes:
+        """The body as it came, read once; TooLargeError as soon as it is."""
+        if isinstance(self._body, bytes):
+            return self._body
+        read: Any = self._connection_state.body
+        if isinstance(read, bytes):
+            self._body = read
+            return read
+        most = self.route_handler.resolve_request_max_body_size() or math.inf
+        announced = header(self.scope, b"content-length")
+        if announced is not None and announced.isdigit() and int(announced) > most:
+            raise TooLargeError()
+        parts: list[bytes] = []
+        taken = 0
+        while True:
+            event: Any = await self.receive()
+            if event["type"] == "http.disconnect":
+                raise UnavailableError("The sender broke off.")
+            part: bytes = event.get("body", b"")
+            taken += len(part)
+            if taken > most:
+                raise TooLargeError()
+            parts.append(part)
+            if not event.get("more_body", False):
+                break
+        self.is_connected = False
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._body = self._connection_state.body = body
+        return body
+
     async def json(self) -> Any:
         if self._json is Empty:
-            kind, charset = self.content_type[0], self.content_type[1].get("charset", "utf-8")
-            if kind != "application/json" or charset.lower() not in ("utf-8", "utf8"):
-                raise UnsupportedMediaError("Send 'Content-Type: application/json', in UTF-8.")
+            if header(self.scope, b"content-type") != b"application/json":  # else it surely is
+                kind, charset = self.content_type[0], self.content_type[1].get("charset", "utf-8")
+                if kind != "application/json" or charset.lower() not in ("utf-8", "utf8"):
+                    raise UnsupportedMediaError("Send 'Content-Type: application/json', in UTF-8.")
             body = await self.body()
             if not body.strip():
                 raise BodyMissingError()

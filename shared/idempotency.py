@@ -20,6 +20,7 @@ from shared.database import Tx
 from shared.errors import ConflictError, InvalidError, MalformedError
 
 HEADER = "Idempotency-Key"
+_HEADER = HEADER.lower().encode()
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 # One round trip. The look is older than the lock by a moment: an answer stored in between makes STORE fail, and the client come again.
@@ -50,7 +51,7 @@ class KeyMissingError(MalformedError):
 
 def key_of(request: Request[Any, Any, Any], *, required: bool = False) -> str | None:
     """Return the header, or None. MalformedError for one that is not 1 to 255 printable ASCII characters, or for a missing one."""
-    values = request.headers.getall(HEADER, [])
+    values = [value.decode("latin-1") for name, value in request.scope["headers"] if name == _HEADER]
     if not values:
         if required:
             raise KeyMissingError("Send an Idempotency-Key header: a fresh one per request, the same on a retry.")
@@ -62,7 +63,9 @@ def key_of(request: Request[Any, Any, Any], *, required: bool = False) -> str | 
 
 async def request_sha256(request: Request[Any, Any, Any]) -> bytes:
     """Hash what makes two requests the same: method, path with query, body."""
-    digest = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
+    scope = request.scope
+    query = scope["query_string"].decode("latin-1")
+    digest = hashlib.sha256(f"{scope['method']} {scope['path']}?{query}\n".encode())
     digest.update(await request.body())
     return digest.digest()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, date, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -91,7 +91,8 @@ SELECT tenant_id, revision, slug, name, zone, sandbox, active, limits, webhook_u
 
 CREDENTIAL = """
 SELECT credential.tenant_id, credential_id, key_hash, role, credential.name, credential.active, staff_id, expires_at, sees_personal_data,
-       tenant.active AS tenant_active, tenant.sandbox, tenant.limits
+       tenant.tenant_id AS known, tenant.revision, slug, tenant.name AS tenant_name, zone, sandbox, tenant.active AS tenant_active, limits,
+       webhook_url, language, two_admins, created_at
   FROM credential
   LEFT JOIN tenant ON tenant.tenant_id = credential.tenant_id
  WHERE credential_id = $1"""
@@ -151,7 +152,7 @@ class Reference:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._tenants: _Cache[UUID, Tenant] = _Cache(CREDENTIALS, FRESH_SECONDS)
-        self._credentials: _Cache[UUID, list[Record]] = _Cache(CREDENTIALS, FRESH_SECONDS)
+        self._credentials: _Cache[UUID, list[_Credential]] = _Cache(CREDENTIALS, FRESH_SECONDS)
         self._versions: _Cache[UUID, int] = _Cache(CREDENTIALS, FRESH_SECONDS)
         self._policies: _Cache[tuple[UUID, int], CompiledPolicy] = _Cache(POLICIES, None)
         self._books: _Cache[UUID, CalendarBook] = _Cache(CALENDARS, FRESH_SECONDS * 10)
@@ -161,14 +162,15 @@ class Reference:
 
     async def tenant(self, tenant_id: UUID) -> Tenant:
         """NotFoundError for a tenant that this service does not know (yet)."""
-        found = self._tenants.get(tenant_id)
-        if found is None:
+
+        async def load() -> Tenant:
             async with self._database.worker_tx(tenant_id) as tx:
                 row = await tx.fetchrow(TENANT, tenant_id)
             if row is None:
                 raise NotFoundError()
-            found = self._tenants.put(tenant_id, _tenant(row))
-        return found
+            return _tenant(row)
+
+        return await self._tenants.through(tenant_id, load)
 
     async def tenants(self) -> list[Tenant]:
         """Return every tenant, for loops that go through all of them."""
@@ -184,29 +186,35 @@ class Reference:
 
     async def current_version(self, tenant_id: UUID) -> int:
         """Return the newest published version; NotFoundError when there is none."""
-        found = self._versions.get(tenant_id)
-        if found is None:
+
+        async def load() -> int:
             async with self._database.worker_tx(tenant_id) as tx:
-                found = await tx.fetchval(CURRENT_VERSION, tenant_id)
+                found: int | None = await tx.fetchval(CURRENT_VERSION, tenant_id)
             if found is None:
                 raise NotFoundError("No policy has been published.")
-            self._versions.put(tenant_id, found)
-        return found
+            return found
+
+        return await self._versions.through(tenant_id, load)
+
+    def note_version(self, tenant_id: UUID, version: int) -> None:
+        """Go on believing what a transaction has just seen to be the newest version. What was dropped since stays dropped."""
+        if self._versions.get(tenant_id) == version:
+            self._versions.put(tenant_id, version)
 
     async def current_policy(self, tenant_id: UUID) -> CompiledPolicy:
         return await self.policy(tenant_id, await self.current_version(tenant_id))
 
     async def policy(self, tenant_id: UUID, version: int) -> CompiledPolicy:
         """Return a version, compiled. NotYetError when it has not arrived: a handler that raises it is tried again."""
-        found = self._policies.get((tenant_id, version))
-        if found is None:
+
+        async def load() -> CompiledPolicy:
             async with self._database.worker_tx(tenant_id) as tx:
                 row = await tx.fetchrow(POLICY, tenant_id, version)
             if row is None:
                 raise NotYetError(f"policy version {version} has not arrived")
-            compiled = await asyncio.to_thread(compile_policy, row["document"], row["settings"], version)
-            found = self._policies.put((tenant_id, version), compiled)
-        return found
+            return await asyncio.to_thread(compile_policy, row["document"], row["settings"], version)
+
+        return await self._policies.through((tenant_id, version), load)
 
     async def calendars(self, tenant_id: UUID) -> CalendarBook:
         """Return the tenant's calendars with all their editions: those of the policy's versions and those published by themselves."""
@@ -239,16 +247,22 @@ class Reference:
         if parsed is None:
             raise UnauthorizedError()
         credential_id, secret = parsed
-        rows = self._credentials.get(credential_id)
-        if rows is None:
-            async with self._database.worker_tx(LIVE) as tx:
-                rows = self._credentials.put(credential_id, await tx.fetch(CREDENTIAL, credential_id))
-        for row in rows:
-            if auth.matches(secret, row["key_hash"]) and _is_valid(row):
-                return _caller(row)
-        if not rows:
+        found = await self._credentials.through(credential_id, lambda: self._load_credentials(credential_id))
+        for each in found:
+            if auth.matches(secret, each.key_hash) and each.is_valid():
+                return each.caller
+        if not found:
             auth.matches(secret, "0" * 64)  # an unknown id takes as long as a wrong secret
         raise UnauthorizedError()
+
+    async def _load_credentials(self, credential_id: UUID) -> list[_Credential]:
+        """What is known of a credential; its tenant comes along, since whoever calls needs both."""
+        async with self._database.worker_tx(LIVE) as tx:
+            rows = await tx.fetch(CREDENTIAL, credential_id)
+        for row in rows:
+            if row["known"] is not None:
+                self._tenants.put(row["known"], _tenant_of(row))
+        return [_credential(row) for row in rows]
 
     def forget(self, tenant_id: UUID, credential_id: UUID | None = None) -> None:
         """Drop what is cached of a tenant, its policies' compiled versions apart: for the service that changed it, after its commit."""
@@ -415,22 +429,38 @@ def _tenant(row: Record) -> Tenant:
     return Tenant(**{**dict(row), "limits": msgspec.convert(row["limits"], Limits)})
 
 
-def _is_valid(row: Record) -> bool:
-    if not row["active"] or (row["expires_at"] is not None and row["expires_at"] <= datetime.now(UTC)):
-        return False
-    return bool(row["tenant_active"]) or row["tenant_id"] == OPERATOR
+def _tenant_of(row: Record) -> Tenant:
+    """The tenant in a row of `CREDENTIAL`."""
+    named = {"tenant_id": row["known"], "name": row["tenant_name"], "active": row["tenant_active"]}
+    values = {name: row[name] for name in Tenant.__struct_fields__ if name not in named}
+    return Tenant(**{**values, **named, "limits": msgspec.convert(row["limits"], Limits)})
 
 
-def _caller(row: Record) -> Caller:
-    return Caller(
-        tenant_id=row["tenant_id"],
-        role=row["role"],
-        name=row["name"],
-        credential_id=row["credential_id"],
-        staff_id=row["staff_id"],
-        sees_personal_data=row["sees_personal_data"],
-        limits=msgspec.convert(row["limits"], Limits) if row["limits"] is not None else Limits(),
-        sandbox=bool(row["sandbox"]),
+class _Credential(msgspec.Struct, frozen=True, kw_only=True):
+    key_hash: str
+    active: bool  # the tenant, too
+    expires_at: datetime | None
+    caller: Caller
+
+    def is_valid(self) -> bool:
+        return self.active and (self.expires_at is None or self.expires_at > datetime.now(UTC))
+
+
+def _credential(row: Record) -> _Credential:
+    return _Credential(
+        key_hash=row["key_hash"],
+        active=row["active"] and (bool(row["tenant_active"]) or row["tenant_id"] == OPERATOR),
+        expires_at=row["expires_at"],
+        caller=Caller(
+            tenant_id=row["tenant_id"],
+            role=row["role"],
+            name=row["name"],
+            credential_id=row["credential_id"],
+            staff_id=row["staff_id"],
+            sees_personal_data=row["sees_personal_data"],
+            limits=msgspec.convert(row["limits"], Limits) if row["limits"] is not None else Limits(),
+            sandbox=bool(row["sandbox"]),
+        ),
     )
 
 
@@ -440,6 +470,28 @@ class _Cache(Generic[K, V]):
     def __init__(self, size: int, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._size, self._seconds, self._clock = size, seconds, clock
         self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._loading: dict[K, asyncio.Task[V]] = {}
+
+    async def through(self, key: K, load: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        """Return what is cached, else what `load` finds; those who ask meanwhile wait for the same look.
+
+        What is dropped while it is being loaded is not kept, and whoever asks after that causes a look of their own.
+        """
+        found = self.get(key)
+        if found is not None:
+            return found
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(load())
+            task.add_done_callback(lambda done: self._loaded(key, done))
+        return await asyncio.shield(task)
+
+    def _loaded(self, key: K, task: asyncio.Task[V]) -> None:
+        failed = task.cancelled() or task.exception() is not None
+        if self._loading.get(key) is task:
+            del self._loading[key]
+            if not failed:
+                self.put(key, task.result())
 
     def get(self, key: K) -> V | None:
         entry = self._entries.get(key)
@@ -460,6 +512,8 @@ class _Cache(Generic[K, V]):
 
     def drop(self, key: K) -> None:
         self._entries.pop(key, None)
+        self._loading.pop(key, None)
 
     def clear(self) -> None:
         self._entries.clear()
+        self._loading.clear()

@@ -31,6 +31,7 @@ from shared.body import RecourseRequest
 from shared.consuming import Consumer
 from shared.database import Database, Tx, UnsafeServerError, dsn_for, is_outage
 from shared.errors import MalformedError
+from shared.express import Express
 from shared.messages.base import LIVE
 from shared.messaging import Messaging
 from shared.rate_limit import RateLimiter
@@ -164,7 +165,7 @@ class Service:
         self.runtime._loops = {loop.name: loop for loop in self.loops}
         self.litestar = self._application()
         check_guarded(self.litestar)
-        self.app: ASGIApp = Watch(_Gate(self.litestar), self.runtime.metrics)
+        self.app: ASGIApp = Watch(_Gate(Express(self.litestar, self.runtime, self.litestar)), self.runtime.metrics)
         self._traces: TracerProvider | None = None
         self.dead_letters = 0  # given up and not looked at, as of a few seconds ago
         self._openapi: dict[str, Any] | None = None

@@ -40,6 +40,7 @@ async def serve(service: Service, stop: asyncio.Event, listening: Callable[[int]
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # nothing here asks where a request came from
             date_header=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=GRACE_SECONDS,

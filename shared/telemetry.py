@@ -203,6 +203,7 @@ class Watch:
         self._app = app
         self._metrics = metrics
         self._log = structlog.get_logger()
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # type: ignore[comparison-overlap]  # Litestar types it as its enum
@@ -231,8 +232,14 @@ class Watch:
         handler = scope.get("route_handler")
         route = scope.get("path_template") or ("unknown" if handler is None else next(iter(sorted(handler.paths)), "/"))
         service = self._metrics.service
-        self._metrics.http_requests.labels(service, scope["method"], route, str(status)).inc()
-        self._metrics.http_seconds.labels(service, route).observe(seconds)
+        counted = self._counted.get((scope["method"], route, status))
+        if counted is None:  # as few as there are routes and kinds of answers
+            counted = self._counted[scope["method"], route, status] = (
+                self._metrics.http_requests.labels(service, scope["method"], route, str(status)),
+                self._metrics.http_seconds.labels(service, route),
+            )
+        counted[0].inc()
+        counted[1].observe(seconds)
         if route in ("/livez", "/readyz", "/metrics"):
             return
         caller = scope.get("state", {}).get("caller")

@@ -44,17 +44,20 @@ def new_key() -> bytes:
     return os.urandom(_KEY_BYTES)
 
 
-def seal(key: bytes, place: Place, plain: bytes) -> bytes:
+def seal(key: bytes | AESGCM, place: Place, plain: bytes) -> bytes:
+    """Seal at this place. Whoever seals often with one key makes the cipher once, and gives that."""
     nonce = os.urandom(_NONCE_BYTES)
-    return _VERSION + nonce + AESGCM(key).encrypt(nonce, plain, place.context)
+    cipher = AESGCM(key) if isinstance(key, bytes) else key
+    return _VERSION + nonce + cipher.encrypt(nonce, plain, place.context)
 
 
-def unseal(key: bytes, place: Place, sealed: bytes) -> bytes:
+def unseal(key: bytes | AESGCM, place: Place, sealed: bytes) -> bytes:
     """Return what was sealed at this place; raises UnsealError for anything else."""
     if sealed[:1] != _VERSION or len(sealed) < 1 + _NONCE_BYTES + 16:
         raise UnsealError("not a sealed value")
     try:
-        return AESGCM(key).decrypt(sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :], place.context)
+        cipher = AESGCM(key) if isinstance(key, bytes) else key
+        return cipher.decrypt(sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :], place.context)
     except InvalidTag:
         raise UnsealError("the value does not open here") from None
 
@@ -67,7 +70,7 @@ class TenantKeys:
     def __init__(self, tenant_id: UUID, generation: int, key: bytes, index_key: bytes) -> None:
         self.tenant_id = tenant_id
         self.generation = generation
-        self._key = key
+        self._key = AESGCM(key)
         self._index_key = index_key
 
     def __repr__(self) -> str:
@@ -100,7 +103,7 @@ class PersonKey:
 
     def __init__(self, tenant_id: UUID, key: bytes) -> None:
         self.tenant_id = tenant_id
-        self._key = key
+        self._key = AESGCM(key)
 
     def __repr__(self) -> str:
         return f"PersonKey(tenant_id={self.tenant_id})"

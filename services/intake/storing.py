@@ -449,11 +449,16 @@ class Storing:
                 async with self._database.api_tx(tenant_id) as tx:
                     outcomes = await store(tx, await self._vault.keys(tx), tenant, offers)
                     fail_points.reach("intake.stored")
-                    return outcomes
             except (IdentityRaceError, asyncpg.DeadlockDetectedError):
                 if attempt == _RACES - 1:
                     raise UnavailableError("Too much happens at once.", retry_after_seconds=1) from None
                 await asyncio.sleep(0.005 * (attempt + 1))
+                continue
+            for outcome in outcomes:
+                if isinstance(outcome, Stored) and not outcome.repeated:  # else it would have been told to come again
+                    self._reference.note_version(tenant_id, outcome.policy_version)
+                    break
+            return outcomes
         raise AssertionError("unreachable")
 
 

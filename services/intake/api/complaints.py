@@ -87,7 +87,7 @@ class TextReference(Struct, frozen=True, kw_only=True):
     guards=[requires(*_TAKERS)],
     status_code=201,
     request_max_body_size=_BODY,
-    opt={"body_bytes": _BODY},
+    opt={"body_bytes": _BODY, "express": True},
     operation_id="create_complaint",
 )
 async def create_complaint(

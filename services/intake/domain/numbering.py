@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -32,6 +33,7 @@ class NumberForm(Struct, frozen=True):
         return f"{self.before}{count:0{self.width}d}{self.after}"
 
 
+@lru_cache(maxsize=1024)  # one a policy and day: every complaint of the day asks for it
 def number_form(rule: Numbering, on: date) -> NumberForm:
     """Return the form of the numbers given on a date, in the tenant's zone.
 
