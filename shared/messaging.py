@@ -216,9 +216,9 @@ class Messaging:
             async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
                 answer = await http.get(f"{self.settings.nats_monitor_url.rstrip('/')}/jsz")
             config = msgspec.json.decode(answer.content).get("config") or {}
-        except (httpx.HTTPError, msgspec.DecodeError, AttributeError):
-            self._log.warning("nats_sync_unknown", reason="the monitoring address gives no answer")
-            return
+        except (httpx.HTTPError, msgspec.DecodeError, AttributeError) as error:
+            # Whether it may lose what it confirms is not known: try again rather than trust it.
+            raise ConnectionError("the monitoring address gives no answer") from error
         if not config.get("sync_always"):
             raise UnsafeServerError("NATS may lose what it confirms: sync_interval must be always.")
 

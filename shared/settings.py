@@ -89,7 +89,26 @@ def load(kind: type[S], service: str, environ: Mapping[str, str]) -> S:
             mistakes.append(f"{name} does not fit: expected {_expected(hints[field.name])}.")
     if mistakes:
         raise SettingsError("\n".join(mistakes))
-    return kind(**values)
+    settings = kind(**values)
+    if isinstance(settings, ServiceSettings) and (unsafe := _unsafe(settings)):
+        raise SettingsError("\n".join(unsafe))
+    return settings
+
+
+def _unsafe(settings: ServiceSettings) -> list[str]:
+    """What would make the service lose, repeat or hang, although it is to do none of these."""
+    if not settings.require_durable:
+        return []
+    longest_away = settings.outbox_retention_days
+    bounds = (
+        ("INBOX_RETENTION_DAYS", settings.inbox_retention_days >= max(14, longest_away + 1),
+         "at least 14 and more than RECOURSE_OUTBOX_RETENTION_DAYS: what comes again after it is done again"),
+        ("IDEMPOTENCY_RETENTION_DAYS", settings.idempotency_retention_days >= 7, "at least 7: later repeats are taken for new requests"),
+        ("COMMAND_SECONDS", 0 < settings.command_seconds <= 3, "above 0 and at most 3: requests would hang with the database"),
+        ("ACQUIRE_SECONDS", 0 < settings.acquire_seconds <= 2, "above 0 and at most 2: requests would queue for connections"),
+        ("OUTBOX_BATCH", 0 < settings.outbox_batch <= 1000, "from 1 to 1000: the server takes no larger batch"),
+    )  # fmt: skip
+    return [f"{PREFIX}{name} must be {what}." for name, holds, what in bounds if not holds]
 
 
 def _names(field: str, service: str) -> tuple[str, ...]:

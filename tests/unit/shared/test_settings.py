@@ -69,3 +69,20 @@ def test_secrets_do_not_show_in_a_printed_struct() -> None:
         assert secret not in repr(settings)
         assert secret not in f"{settings!r}"
     assert settings.master_key == "kekekekek"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RECOURSE_INBOX_RETENTION_DAYS", "13"),
+        ("RECOURSE_OUTBOX_RETENTION_DAYS", "14"),
+        ("RECOURSE_IDEMPOTENCY_RETENTION_DAYS", "6"),
+        ("RECOURSE_COMMAND_SECONDS", "3.1"),
+        ("RECOURSE_ACQUIRE_SECONDS", "0"),
+        ("RECOURSE_OUTBOX_BATCH", "1001"),
+    ],
+)
+def test_settings_that_would_lose_repeat_or_hang_are_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match="must be"):
+        load(ServiceSettings, "sla", {**GOOD, name: value})
+    load(ServiceSettings, "sla", {**GOOD, name: value, "RECOURSE_REQUIRE_DURABLE": "false"})

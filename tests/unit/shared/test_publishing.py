@@ -1,0 +1,27 @@
+"""Facts leave through the outbox alone: nobody but the relay publishes, and nobody but it and the vault's questions speaks to NATS."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+RELAY = {"shared/relay.py"}
+PULLS = {"shared/consuming.py"}  # asks the server for messages, which is a publish on the wire
+
+
+def publishers() -> set[str]:
+    """The modules that call a method named publish."""
+    found = set()
+    for folder in ("services", "shared"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "publish":
+                    owner = ast.unparse(node.func.value)
+                    if owner.endswith(("client", "js", "nats")):
+                        found.add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_nobody_publishes_but_the_relay() -> None:
+    assert publishers() == RELAY | PULLS
