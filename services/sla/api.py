@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
 from services.sla import repository
-from services.sla.loops import TICKS, fold_watched
+from services.sla.loops import TICKS, Folding
 from services.sla.repository import Watched
 from shared.auth import Caller, requires
 from shared.database import Tx
@@ -108,7 +108,7 @@ async def _folded(runtime: Runtime[Any], tx: Tx, caller: Caller, case_id: UUID) 
     if watched is None or not watched.timeline:
         raise NotFoundError("No such case is known here; one that was stored a moment ago may still be on its way.")
     ticks: dict[UUID, datetime] = runtime.parts.get(TICKS, {})
-    folded = await fold_watched(runtime, caller.tenant_id, watched)
+    folded = await Folding(runtime.reference, caller.tenant_id).fold(watched)
     tenant = await runtime.reference.tenant(caller.tenant_id)
     now = ticks.get(caller.tenant_id if tenant.sandbox else LIVE, watched.timeline[-1].at)
     return watched, folded, max(now, watched.timeline[-1].at)

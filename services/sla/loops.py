@@ -6,28 +6,27 @@ announcement is made once and the ledger says what the fold says.
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from services.sla import repository
-from services.sla.domain.announcing import is_late, news
-from services.sla.domain.ledger import postings
-from services.sla.repository import Advance, Rest, Row, Watched
+from services.sla.repository import Advance, Watched
 from services.sla.settings import SlaSettings
+from services.sla.telling import Batch
 from shared import fail_points, outbox
 from shared.database import Tx
+from shared.engine.calendar import CalendarBook
 from shared.engine.case import Case, LoopError, replay
-from shared.engine.model import Standing
 from shared.engine.rules import CompiledPolicy
 from shared.errors import NotFoundError, NotYetError
 from shared.ids import derived_id
-from shared.messages import LIVE, AnnouncementMade, ClockSettled, Message, PenaltyPosted, StandingChanged
+from shared.messages import LIVE, ClockSettled
+from shared.reference import Reference
 from shared.service import Runtime
 
 log = structlog.get_logger()
@@ -40,6 +39,12 @@ SOON = datetime(1900, 1, 1, tzinfo=UTC)
 
 PostgreSQL's -infinity would not come through the driver."""
 
+AT_ONCE = 2
+"""Batches in hand at a time: while the database works for one, the other is folded."""
+
+BREATH = 20
+"""Cases folded in a row, before whatever else this process does has its turn."""
+
 
 class WakeUps:
     """The loop. `step` does one round over all tenants with something to do, one batch each, so that nobody's flood holds up the others."""
@@ -48,6 +53,7 @@ class WakeUps:
         self.runtime = runtime
         self.settings = runtime.settings
         self.waiting = False
+        self.has_more = False  # the last round left something to do
 
     async def step(self) -> float | None:
         async with self.runtime.db.worker_tx(LIVE) as tx:
@@ -55,11 +61,13 @@ class WakeUps:
             waiting = await repository.next_of_each(tx)
             advances = await repository.pending_advances(tx)
         self.runtime.parts[TICKS] = ticks  # reads are answered as of the last tick, too
-        again = self.waiting = False
+        self.waiting = False
+        due: list[tuple[UUID, datetime]] = []
         for tenant_id, wake_at in waiting.items():
             now = await self._now(tenant_id, ticks)
             if wake_at <= now:
-                again |= await self.batch(tenant_id, now)
+                due.append((tenant_id, now))
+        again = self.has_more = await self._turns(due)
         for advance in advances:
             again |= await self.advance(advance)
         if self.waiting:
@@ -73,6 +81,26 @@ class WakeUps:
         except (NotFoundError, NotYetError):
             return SOON
         return ticks.get(tenant_id if tenant.sandbox else LIVE, SOON)
+
+    async def _turns(self, due: Sequence[tuple[UUID, datetime]]) -> bool:
+        """One batch of each tenant, two at a time; whether there may be more.
+
+        A tenant with much to do that is alone gets both: rows that are locked are skipped.
+        """
+        turns = deque([*due, *due] if len(due) == 1 and self.has_more else due)
+        full = [False]
+
+        async def work() -> None:
+            while turns:
+                full.append(await self.batch(*turns.popleft()))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AT_ONCE, len(turns))):
+                    group.create_task(work())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return any(full)
 
     async def batch(self, tenant_id: UUID, now: datetime) -> bool:
         """Look at up to one batch of the tenant's due cases; whether there may be more."""
@@ -118,18 +146,15 @@ class WakeUps:
         """Fold cases that are locked, and write what is new."""
         if not cases:
             return
-        ids = [case.case_id for case in cases]
-        told = await repository.told(tx, tenant_id, ids)
-        positions = await repository.positions(tx, tenant_id, ids)
-        batch = _Batch(tenant_id, now, timedelta(seconds=self.settings.late_seconds))
+        batch = Batch(tenant_id, now, timedelta(seconds=self.settings.late_seconds))
+        folding = Folding(self.runtime.reference, tenant_id)
         missing: list[UUID] = []
-        for case in cases:
+        for place, case in enumerate(cases, 1):
             if not case.timeline:
                 missing.append(case.case_id)  # line 1 will bring us back here
                 continue
             try:
-                folded = await fold_watched(self.runtime, tenant_id, case)
-                batch.take(case, folded, told.get(case.case_id, {}), positions.get(case.case_id, {}))
+                batch.take(case, await folding.fold(case))
             except NotYetError:
                 self.waiting = True  # stays due: what it waits for is on its way
             except (LoopError, ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -141,10 +166,12 @@ class WakeUps:
                     error_class=type(error).__name__,
                 )
                 await repository.fail(tx, tenant_id, case.case_id, f"{type(error).__name__}: {error}"[:500])
+            if place % BREATH == 0:
+                await asyncio.sleep(0)
         if missing:
             await repository.forget_wake(tx, tenant_id, missing)
         await repository.announce(tx, tenant_id, batch.announced)
-        await repository.withdraw(tx, tenant_id, batch.withdrawn)
+        batch.took_back(await repository.withdraw(tx, tenant_id, batch.withdrawn))
         await repository.post(tx, tenant_id, batch.rows)
         fail_points.reach("sla.folded")
         await repository.rest(tx, tenant_id, batch.rests)
@@ -152,144 +179,31 @@ class WakeUps:
         fail_points.reach("sla.told")
 
 
-class _Batch:
-    """What a round writes, gathered over its cases."""
+class Folding:
+    """Applies timelines of one tenant; what they need is asked for once."""
 
-    def __init__(self, tenant_id: UUID, now: datetime, tolerance: timedelta) -> None:
-        self.tenant_id = tenant_id
-        self.now = now
-        self.tolerance = tolerance
-        self.announced: list[tuple[UUID, Any, bool]] = []
-        self.withdrawn: list[tuple[UUID, str]] = []
-        self.rows: list[Row] = []
-        self.rests: list[Rest] = []
-        self.messages: list[Message] = []
+    def __init__(self, reference: Reference, tenant_id: UUID) -> None:
+        self._reference = reference
+        self._tenant_id = tenant_id
+        self._policies: dict[int, CompiledPolicy] = {}
+        self._calendars: CalendarBook | None = None
 
-    def take(self, case: Watched, folded: Case, told: Any, positions: Any) -> None:
-        now = max(self.now, case.timeline[-1].at)
-        standing = folded.standing(now)
-        tenant_id, case_id = self.tenant_id, case.case_id
-        fresh = news(standing.effects, told)
-        for effect in fresh.made:
-            shown = msgspec.structs.replace(effect, silent=True) if case.silent else effect
-            late = is_late(effect, now, self.tolerance) and not shown.silent
-            self.announced.append((case_id, shown, late))
-            self.messages.append(
-                AnnouncementMade(
-                    message_id=derived_id("announcement", tenant_id, case_id, effect.key),
-                    tenant_id=tenant_id,
-                    at=effect.at,
-                    case_id=case_id,
-                    case_kind=case.case_kind,
-                    effect=shown,
-                    number=case.number,
-                    late=late,
-                )
-            )
-        for effect in fresh.withdrawn:
-            self.withdrawn.append((case_id, effect.key))
-            self.messages.append(
-                AnnouncementMade(
-                    message_id=derived_id("announcement.withdrawn", tenant_id, case_id, effect.key),
-                    tenant_id=tenant_id,
-                    at=now,
-                    case_id=case_id,
-                    case_kind=case.case_kind,
-                    effect=effect,
-                    number=case.number,
-                    withdrawn=True,
-                )
-            )
-        count = case.postings
-        for posting in postings(standing.penalties, positions):
-            count += 1
-            penalty = posting.penalty
-            row = Row(
-                posting_id=derived_id("posting", tenant_id, case_id, str(count)),
-                case_id=case_id,
-                key=posting.key,
-                difference_minor=posting.difference_minor,
-                posted_minor=posting.posted_minor,
-                digest=posting.digest,
-                month=str(penalty.data.get("month") or folded.calendar.month(penalty.at)),
-                posted_at=now,
-                penalty=penalty,
-            )
-            self.rows.append(row)
-            self.messages.append(
-                PenaltyPosted(
-                    message_id=derived_id("penalty.posted", tenant_id, row.posting_id),
-                    tenant_id=tenant_id,
-                    at=now,
-                    case_id=case_id,
-                    posting_id=row.posting_id,
-                    difference_minor=row.difference_minor,
-                    penalty=penalty,
-                    month=row.month,
-                    number=case.number,
-                )
-            )
-        facts = {name: value for name, _, value in folded.facts()}
-        digest = digest_of(standing, facts)
-        if digest != case.digest or standing.seq != case.folded_seq:
-            self.messages.append(standing_changed(tenant_id, case, standing, facts))
-        self.rests.append(Rest(case_id, standing.next_at, standing.seq, now, digest, count))
-
-
-async def fold_watched(runtime: Runtime[SlaSettings], tenant_id: UUID, case: Watched) -> Case:
-    """The case with its timeline applied. NotYetError while a policy version it names has not arrived."""
-    policies: dict[int, CompiledPolicy] = {}
-    versions = {case.policy_version} | {
-        int(entry.data["version"])
-        for entry in case.timeline
-        if entry.kind == "policy_changed" and "version" in entry.data
-    }
-    for version in versions:
-        policies[version] = await runtime.reference.policy(tenant_id, version)
-    calendars = await runtime.reference.calendars(tenant_id)
-    folded = replay(policies, case.timeline, calendars, policy_version=case.policy_version, case_kind=case.case_kind)
-    if case.case_kind == "duty":
-        start = case.timeline[0].at
-        folded.begin_duties(start, start + timedelta(days=366))
-    return folded
-
-
-def standing_changed(tenant_id: UUID, case: Watched, standing: Standing, facts: dict[str, Any]) -> StandingChanged:
-    return StandingChanged(
-        message_id=derived_id("standing", tenant_id, case.case_id, str(standing.seq), standing.now.isoformat()),
-        tenant_id=tenant_id,
-        at=standing.now,
-        case_id=case.case_id,
-        case_kind=case.case_kind,
-        seq=standing.seq,
-        now=standing.now,
-        state=standing.state,
-        closed=standing.closed,
-        classified=standing.classified,
-        outcome=standing.outcome,
-        acceptance=standing.acceptance,
-        clocks=standing.clocks,
-        penalties=standing.penalties,
-        owner=standing.owner,
-        routing=standing.routing,
-        facts=facts,
-        number=case.number,
-        policy_version=standing.policy_version,
-    )
-
-
-def digest_of(standing: Standing, facts: dict[str, Any]) -> bytes:
-    """What tells two standings apart, whenever they were looked at."""
-    content = (
-        standing.state,
-        standing.closed,
-        standing.acceptance,
-        standing.classified,
-        standing.outcome,
-        standing.routing,
-        standing.clocks,
-        standing.penalties,
-        standing.policy_version,
-        facts,
-    )
-    return hashlib.sha256(msgspec.json.encode(content)).digest()
+    async def fold(self, case: Watched) -> Case:
+        """The case with its timeline applied. NotYetError while a policy version it names has not arrived."""
+        versions = {case.policy_version}
+        for entry in case.timeline:
+            if entry.kind == "policy_changed" and "version" in entry.data:
+                versions.add(int(entry.data["version"]))
+        for version in versions:
+            if version not in self._policies:
+                self._policies[version] = await self._reference.policy(self._tenant_id, version)
+        if self._calendars is None:
+            self._calendars = await self._reference.calendars(self._tenant_id)
+        policies = {version: self._policies[version] for version in versions}
+        folded = replay(
+            policies, case.timeline, self._calendars, policy_version=case.policy_version, case_kind=case.case_kind
+        )
+        if case.case_kind == "duty":
+            start = case.timeline[0].at
+            folded.begin_duties(start, start + timedelta(days=366))
+        return folded

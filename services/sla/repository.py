@@ -10,17 +10,29 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from services.sla.domain.announcing import Told
 from services.sla.domain.ledger import Position
-from shared.database import Tx
+from shared.database import Record, Tx
 from shared.engine.model import EffectView, Entry, PenaltyView
 
-_entry = msgspec.json.Decoder(Entry)
-_penalty = msgspec.json.Decoder(PenaltyView)
+
+class _Posted(Struct):
+    key: str
+    posted_minor: int
+    digest: str
+    penalty: PenaltyView
+
+
+_timeline = msgspec.json.Decoder(list[Entry])
+_told = msgspec.json.Decoder(dict[str, bool])
+_posted = msgspec.json.Decoder(list[_Posted])
 
 
 class Watched(Struct, frozen=True, kw_only=True):
-    """A case as sla knows it; `timeline` runs from seq 1 up to the first gap."""
+    """A case as sla knows it.
+
+    `timeline` runs from seq 1 up to the first gap. `told`: what has been announced, by key, and whether it was withdrawn. `positions`: what
+    has been posted, by key.
+    """
 
     case_id: UUID
     case_kind: str
@@ -33,7 +45,8 @@ class Watched(Struct, frozen=True, kw_only=True):
     postings: int
     failures: int
     timeline: tuple[Entry, ...]
-    has_gap: bool
+    told: dict[str, bool]
+    positions: dict[str, Position]
 
 
 ADD_ENTRY = """
@@ -99,11 +112,20 @@ SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at
  ORDER BY wake_at
  LIMIT $3
    FOR UPDATE SKIP LOCKED"""
-TIMELINES = """
-SELECT case_id, entry::text AS entry
-  FROM timeline_entry
- WHERE tenant_id = $1 AND case_id = ANY($2)
- ORDER BY case_id, seq"""
+# A statement of its own after the claim: it sees whatever was told until the rows were locked.
+KNOWN = """
+SELECT w.case_id,
+       (SELECT '[' || string_agg(e.entry::text, ',' ORDER BY e.seq) || ']'
+          FROM timeline_entry e
+         WHERE e.tenant_id = $1 AND e.case_id = w.case_id) AS timeline,
+       (SELECT json_object_agg(a.key, a.withdrawn_at IS NOT NULL)::text
+          FROM announcement a
+         WHERE a.tenant_id = $1 AND a.case_id = w.case_id) AS told,
+       (SELECT json_agg(json_build_object('key', p.key, 'posted_minor', p.posted_minor, 'digest', encode(p.digest, 'hex'),
+                                          'penalty', p.penalty))::text
+          FROM ledger_position p
+         WHERE p.tenant_id = $1 AND p.case_id = w.case_id) AS positions
+  FROM unnest($2::uuid[]) AS w (case_id)"""
 CASE = """
 SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at, digest, postings, failures
   FROM watched_case
@@ -113,25 +135,34 @@ SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at
 async def claim(tx: Tx, tenant_id: UUID, now: datetime, limit: int) -> list[Watched]:
     """The tenant's cases that are due, locked until the transaction ends; those that another replica has are skipped."""
     rows = await tx.fetch(CLAIM, tenant_id, now, limit)
-    return await _with_timelines(tx, tenant_id, rows)
+    return await _known(tx, tenant_id, rows)
 
 
 async def watched(tx: Tx, tenant_id: UUID, case_id: UUID) -> Watched | None:
     row = await tx.fetchrow(CASE, tenant_id, case_id)
-    return None if row is None else (await _with_timelines(tx, tenant_id, [row]))[0]
+    return None if row is None else (await _known(tx, tenant_id, [row]))[0]
 
 
-async def _with_timelines(tx: Tx, tenant_id: UUID, rows: Sequence[Any]) -> list[Watched]:
+async def _known(tx: Tx, tenant_id: UUID, rows: Sequence[Any]) -> list[Watched]:
+    """The cases with their timelines, and with what was said and posted about them."""
     if not rows:
         return []
-    entries: dict[UUID, list[Entry]] = {}
-    for row in await tx.fetch(TIMELINES, tenant_id, [row["case_id"] for row in rows]):
-        entries.setdefault(row["case_id"], []).append(_entry.decode(row["entry"]))
+    known = {row["case_id"]: row for row in await tx.fetch(KNOWN, tenant_id, [row["case_id"] for row in rows])}
     found = []
     for row in rows:
-        known = entries.get(row["case_id"], [])
-        whole = [entry for place, entry in enumerate(known, 1) if entry.seq == place]
-        found.append(Watched(**dict(row), timeline=tuple(whole), has_gap=len(whole) < len(known)))
+        own = known[row["case_id"]]
+        lines = () if own["timeline"] is None else _timeline.decode(own["timeline"])
+        positions = () if own["positions"] is None else _posted.decode(own["positions"])
+        found.append(
+            Watched(
+                **dict(row),
+                timeline=tuple(line for place, line in enumerate(lines, 1) if line.seq == place),
+                told={} if own["told"] is None else _told.decode(own["told"]),
+                positions={
+                    one.key: Position(one.posted_minor, bytes.fromhex(one.digest), one.penalty) for one in positions
+                },
+            )
+        )
     return found
 
 
@@ -192,11 +223,6 @@ async def forget_wake(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> None
     await tx.execute(FORGET_WAKE, tenant_id, list(case_ids))
 
 
-TOLD = """
-SELECT case_id, key, rule, clause::text AS clause, kind, at, addressee, what, data::text AS data, silent,
-       withdrawn_at IS NOT NULL AS withdrawn
-  FROM announcement
- WHERE tenant_id = $1 AND case_id = ANY($2)"""
 ANNOUNCE = """
 INSERT INTO announcement (tenant_id, case_id, key, rule, clause, kind, at, addressee, what, data, late, silent)
 SELECT $1, case_id, key, rule, clause::json, kind, at, addressee, what, data::json, late, silent
@@ -207,26 +233,8 @@ ON CONFLICT (tenant_id, case_id, key) DO NOTHING"""
 WITHDRAW = """
 UPDATE announcement AS a SET withdrawn_at = clock_timestamp()
   FROM unnest($2::uuid[], $3::text[]) AS w (case_id, key)
- WHERE a.tenant_id = $1 AND a.case_id = w.case_id AND a.key = w.key AND a.withdrawn_at IS NULL"""
-
-
-async def told(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> dict[UUID, dict[str, Told]]:
-    """Everything announced for these cases, by case and key."""
-    found: dict[UUID, dict[str, Told]] = {}
-    for row in await tx.fetch(TOLD, tenant_id, list(case_ids)):
-        effect = EffectView(
-            key=row["key"],
-            rule=row["rule"],
-            clause=None if row["clause"] is None else msgspec.json.decode(row["clause"]),
-            kind=row["kind"],
-            at=row["at"],
-            to=row["addressee"],
-            what=row["what"],
-            data=msgspec.json.decode(row["data"]),
-            silent=row["silent"],
-        )
-        found.setdefault(row["case_id"], {})[row["key"]] = Told(effect, row["withdrawn"])
-    return found
+ WHERE a.tenant_id = $1 AND a.case_id = w.case_id AND a.key = w.key AND a.withdrawn_at IS NULL
+RETURNING a.case_id, a.key, a.rule, a.clause::text AS clause, a.kind, a.at, a.addressee, a.what, a.data::text AS data, a.silent"""
 
 
 async def announce(tx: Tx, tenant_id: UUID, made: Sequence[tuple[UUID, EffectView, bool]]) -> None:
@@ -250,15 +258,28 @@ async def announce(tx: Tx, tenant_id: UUID, made: Sequence[tuple[UUID, EffectVie
     )
 
 
-async def withdraw(tx: Tx, tenant_id: UUID, keys: Sequence[tuple[UUID, str]]) -> None:
-    if keys:
-        await tx.execute(WITHDRAW, tenant_id, [case_id for case_id, _ in keys], [key for _, key in keys])
+async def withdraw(tx: Tx, tenant_id: UUID, keys: Sequence[tuple[UUID, str]]) -> list[tuple[UUID, EffectView]]:
+    """Withdraw announcements, given as (case, key), and return what each had said."""
+    if not keys:
+        return []
+    rows = await tx.fetch(WITHDRAW, tenant_id, [case_id for case_id, _ in keys], [key for _, key in keys])
+    return [(row["case_id"], _effect(row)) for row in rows]
 
 
-POSITIONS = """
-SELECT case_id, key, posted_minor, digest, penalty::text AS penalty
-  FROM ledger_position
- WHERE tenant_id = $1 AND case_id = ANY($2)"""
+def _effect(row: Record) -> EffectView:
+    return EffectView(
+        key=row["key"],
+        rule=row["rule"],
+        clause=None if row["clause"] is None else msgspec.json.decode(row["clause"]),
+        kind=row["kind"],
+        at=row["at"],
+        to=row["addressee"],
+        what=row["what"],
+        data=msgspec.json.decode(row["data"]),
+        silent=row["silent"],
+    )
+
+
 SET_POSITION = """
 INSERT INTO ledger_position AS p (tenant_id, case_id, key, posted_minor, digest, penalty)
 SELECT $1, case_id, key, posted_minor, digest, penalty::json
@@ -286,14 +307,6 @@ class Row(Struct, frozen=True, kw_only=True):
     month: str
     posted_at: datetime
     penalty: PenaltyView
-
-
-async def positions(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> dict[UUID, dict[str, Position]]:
-    found: dict[UUID, dict[str, Position]] = {}
-    for row in await tx.fetch(POSITIONS, tenant_id, list(case_ids)):
-        position = Position(row["posted_minor"], row["digest"], _penalty.decode(row["penalty"]))
-        found.setdefault(row["case_id"], {})[row["key"]] = position
-    return found
 
 
 async def post(tx: Tx, tenant_id: UUID, rows: Sequence[Row]) -> None:

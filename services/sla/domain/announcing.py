@@ -10,25 +10,22 @@ from msgspec import Struct
 from shared.engine.model import EffectView
 
 
-class Told(Struct, frozen=True):
-    """What has been announced under a key."""
-
-    effect: EffectView
-    withdrawn: bool
-
-
 class News(Struct, frozen=True):
-    """What is to be told now."""
+    """What is to be told now; of what is withdrawn the keys."""
 
     made: list[EffectView]
-    withdrawn: list[EffectView]
+    withdrawn: list[str]
 
 
-def news(effects: Iterable[EffectView], told: Mapping[str, Told]) -> News:
-    """What the fold says and nobody was told, and what was told and the fold no longer says."""
+def news(effects: Iterable[EffectView], told: Mapping[str, bool]) -> News:
+    """What the fold says and nobody was told, and what was told and the fold no longer says.
+
+    Args:
+        told: what has been announced, by key; whether it was withdrawn.
+    """
     now = {effect.key: effect for effect in effects}
     made = [effect for key, effect in now.items() if key not in told]
-    withdrawn = [one.effect for key, one in told.items() if key not in now and not one.withdrawn]
+    withdrawn = [key for key, is_withdrawn in told.items() if key not in now and not is_withdrawn]
     return News(made, withdrawn)
 
 

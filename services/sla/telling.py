@@ -1,0 +1,141 @@
+"""What a round over due cases writes, gathered case by case; nothing here reads or writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from services.sla.domain.announcing import is_late, news
+from services.sla.domain.ledger import Posting, postings
+from services.sla.domain.standing import digest_of
+from services.sla.repository import Rest, Row, Watched
+from shared.engine.case import Case
+from shared.engine.model import EffectView, Standing
+from shared.ids import derived_id
+from shared.messages import AnnouncementMade, Message, PenaltyPosted, StandingChanged
+
+
+class Batch:
+    """What is new about cases of one tenant as of `now`.
+
+    Args:
+        tolerance: an announcement that comes later than this after its instant is late.
+    """
+
+    def __init__(self, tenant_id: UUID, now: datetime, tolerance: timedelta) -> None:
+        self.tenant_id = tenant_id
+        self.now = now
+        self.tolerance = tolerance
+        self.cases: dict[UUID, tuple[Watched, datetime]] = {}  # with the instant each was looked at
+        self.announced: list[tuple[UUID, EffectView, bool]] = []
+        self.withdrawn: list[tuple[UUID, str]] = []
+        self.rows: list[Row] = []
+        self.rests: list[Rest] = []
+        self.messages: list[Message] = []
+
+    def take(self, case: Watched, folded: Case) -> None:
+        """Add what is new about one case: all of it, or nothing if that cannot be told."""
+        now = max(self.now, case.timeline[-1].at)
+        standing = folded.standing(now)
+        fresh = news(standing.effects, case.told)
+        announced = [self._announcement(case, effect, now) for effect in fresh.made]
+        rows = [
+            self._row(case, folded, count, posting, now)
+            for count, posting in enumerate(postings(standing.penalties, case.positions), case.postings + 1)
+        ]
+        facts = {name: value for name, _, value in folded.facts()}
+        digest = digest_of(standing, facts)
+        self.cases[case.case_id] = case, now
+        self.announced += [(case.case_id, message.effect, message.late) for message in announced]
+        self.withdrawn += [(case.case_id, key) for key in fresh.withdrawn]
+        self.rows += rows
+        self.messages += announced
+        self.messages += [self._posted(case, row) for row in rows]
+        if digest != case.digest or standing.seq != case.folded_seq:
+            self.messages.append(standing_changed(self.tenant_id, case, standing, facts))
+        self.rests.append(Rest(case.case_id, standing.next_at, standing.seq, now, digest, case.postings + len(rows)))
+
+    def took_back(self, effects: Iterable[tuple[UUID, EffectView]]) -> None:
+        """Tell what has been withdrawn, as it had been announced."""
+        for case_id, effect in effects:
+            case, now = self.cases[case_id]
+            self.messages.append(
+                AnnouncementMade(
+                    message_id=derived_id("announcement.withdrawn", self.tenant_id, case_id, effect.key),
+                    tenant_id=self.tenant_id,
+                    at=now,
+                    case_id=case_id,
+                    case_kind=case.case_kind,
+                    effect=effect,
+                    number=case.number,
+                    withdrawn=True,
+                )
+            )
+
+    def _announcement(self, case: Watched, effect: EffectView, now: datetime) -> AnnouncementMade:
+        shown = msgspec.structs.replace(effect, silent=True) if case.silent else effect
+        return AnnouncementMade(
+            message_id=derived_id("announcement", self.tenant_id, case.case_id, effect.key),
+            tenant_id=self.tenant_id,
+            at=effect.at,
+            case_id=case.case_id,
+            case_kind=case.case_kind,
+            effect=shown,
+            number=case.number,
+            late=is_late(effect, now, self.tolerance) and not shown.silent,
+        )
+
+    def _row(self, case: Watched, folded: Case, count: int, posting: Posting, now: datetime) -> Row:
+        penalty = posting.penalty
+        return Row(
+            posting_id=derived_id("posting", self.tenant_id, case.case_id, str(count)),
+            case_id=case.case_id,
+            key=posting.key,
+            difference_minor=posting.difference_minor,
+            posted_minor=posting.posted_minor,
+            digest=posting.digest,
+            month=str(penalty.data.get("month") or folded.calendar.month(penalty.at)),
+            posted_at=now,
+            penalty=penalty,
+        )
+
+    def _posted(self, case: Watched, row: Row) -> PenaltyPosted:
+        return PenaltyPosted(
+            message_id=derived_id("penalty.posted", self.tenant_id, row.posting_id),
+            tenant_id=self.tenant_id,
+            at=row.posted_at,
+            case_id=case.case_id,
+            posting_id=row.posting_id,
+            difference_minor=row.difference_minor,
+            penalty=row.penalty,
+            month=row.month,
+            number=case.number,
+        )
+
+
+def standing_changed(tenant_id: UUID, case: Watched, standing: Standing, facts: dict[str, Any]) -> StandingChanged:
+    return StandingChanged(
+        message_id=derived_id("standing", tenant_id, case.case_id, str(standing.seq), standing.now.isoformat()),
+        tenant_id=tenant_id,
+        at=standing.now,
+        case_id=case.case_id,
+        case_kind=case.case_kind,
+        seq=standing.seq,
+        now=standing.now,
+        state=standing.state,
+        closed=standing.closed,
+        classified=standing.classified,
+        outcome=standing.outcome,
+        acceptance=standing.acceptance,
+        clocks=standing.clocks,
+        penalties=standing.penalties,
+        owner=standing.owner,
+        routing=standing.routing,
+        facts=facts,
+        number=case.number,
+        policy_version=standing.policy_version,
+    )
