@@ -1,0 +1,72 @@
+"""The chaos suite itself, as far as it can be told without starting anything: `make chaos` is too long for every day."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from services.audit.findings import CHECKS
+from shared.consuming import read
+from shared.fail_points import POINTS
+from shared.messages.routing import EntryAppended
+from shared.policy.compiling import compile_policy
+from shared.policy.documents import parse
+from tests.chaos.cases import gate
+from tests.chaos.fail_points import PLACES
+from tests.chaos.frame import Report
+from tests.chaos.mutated import FAULTS
+from tests.chaos.poison import bodies
+from tests.chaos.reporting import verdict_of
+from tests.chaos.tenants import POLICY
+
+
+async def _nothing(*_: Any) -> None:
+    """A handler that none of the bodies may reach."""
+
+
+def test_every_fail_point_is_some_services_and_no_other_is_named() -> None:
+    named = [point for points in PLACES.values() for point in points]
+    assert sorted(named) == sorted(POINTS)
+    assert len(POINTS) >= 24
+
+
+def test_the_eight_mutants_and_the_cases_have_names_of_their_own() -> None:
+    assert len(FAULTS) == 8
+    names = [case.name for case in gate()]
+    assert len(set(names)) == len(names) >= 14
+    assert len(CHECKS) == 15
+
+
+def test_no_poison_can_be_read() -> None:
+    tenant_id = uuid4()
+    for name, body, stranger in bodies(tenant_id):
+        subject = f"routing.v1.{stranger or tenant_id}.entry.appended"
+        _, message, flaw = read(subject, body, {EntryAppended: _nothing})
+        assert message is None, name
+        assert flaw
+
+
+def test_the_policy_of_the_tenants_compiles() -> None:
+    assert compile_policy(parse(POLICY).values, {}, 1).version == 1
+
+
+@pytest.mark.parametrize(
+    ("states", "require_all", "is_ok"),
+    [
+        (["passed", "passed"], True, True),
+        (["passed", "not run"], False, True),
+        (["passed", "not run"], True, False),
+        (["passed", "failed"], False, False),
+        (["not run"], False, False),
+        ([], False, False),
+    ],
+)
+def test_a_run_is_good_when_something_passed_and_nothing_failed(
+    states: list[Any], require_all: bool, is_ok: bool
+) -> None:
+    reports = [Report(name=f"case {number}", state=state, seconds=1.0) for number, state in enumerate(states)]
+    verdict = verdict_of("gate", reports, 7, require_all=require_all)
+    assert verdict.ok is is_ok
+    assert "seed 7" in verdict.text
