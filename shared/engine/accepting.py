@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from shared.engine.model import AcceptanceView, Entry
-from shared.engine.rules import AcceptanceRule, Handlers
+from shared.engine.rules import ACCEPTANCE, AcceptanceRule, Handlers
 from shared.engine.state import CaseState, Context
 
 
@@ -14,11 +14,10 @@ def accept_at_receipt(case: CaseState, entry: Entry) -> None:
     condition = case.policy.accept_when
     if condition is None or condition(case.scope) is True:
         case.acceptance = AcceptanceView(accepted=True, at=entry.at)
-        case.scope.complaint["accepted"] = True
-        case.touch()
+        case.write("accepted", True)
 
 
-def accept(case: CaseState, entry: Entry, handlers: Handlers | None, context: Context) -> None:
+def accept(case: CaseState, entry: Entry, handlers: Handlers, context: Context) -> None:
     """What the entry decides, else what the rules say now."""
     before = case.acceptance
     if entry.kind == "accepted":
@@ -28,7 +27,7 @@ def accept(case: CaseState, entry: Entry, handlers: Handlers | None, context: Co
         clause = case.policy.decline_clauses.get(str(reason))
         case.acceptance = AcceptanceView(accepted=False, at=entry.at, reason=reason, clause=clause)
         case.decided_by_person = True
-    for condition, rule in () if handlers is None else handlers.acceptance:
+    for condition, rule in handlers.acceptance:
         if case.applies(condition, rule):
             _accept_by(case, rule, entry.at)
             case.decided_by_person = True
@@ -38,17 +37,15 @@ def accept(case: CaseState, entry: Entry, handlers: Handlers | None, context: Co
     now = case.acceptance
     if now is before and entry.kind != "received":
         return
-    complaint = case.scope.complaint
-    case.touch()
-    complaint["accepted"] = None if now is None else now.accepted
-    complaint["decline_reason"] = None if now is None else now.reason
+    case.write("accepted", None if now is None else now.accepted)
+    case.write("decline_reason", None if now is None else now.reason)
     if now is not None:
         case.trigger("decision:accepted" if now.accepted else "decision:declined", context)
 
 
 def _judge(case: CaseState, at: datetime) -> None:
     """What the rules without a trigger say, until somebody decides."""
-    if case.acceptance_watch.sees_change(case.scope):
+    if case.sees_change(ACCEPTANCE):
         case.judged = next((rule for rule in case.policy.acceptance if case.holds(rule.when, rule)), None)
     rule, known = case.judged, case.acceptance
     if rule is not None:

@@ -14,15 +14,16 @@ OWNERS: Final = frozenset({None, "lead", "handling_owner", "first_responsible"})
 """The parts in which a route makes its addressee the owner of the case."""
 
 
-def change_state(case: CaseState, kind: str | None, handlers: Handlers | None, context: Context) -> None:
+def change_state(case: CaseState, handlers: Handlers, context: Context) -> None:
     """Enter the state that the rules name for the trigger, else the usual one of the kind of entry."""
-    entered: str | None = None
-    if handlers is not None and handlers.states:
+    entered = handlers.usual_state
+    if handlers.states:
+        entered = None
         for condition, rule in handlers.states:
             if case.applies(condition, rule):
                 entered = rule.state
-    elif kind is not None and (kind != "merged" or context.data.get("into")):
-        entered = case.policy.usual_states.get(kind)
+    elif entered == "merged" and not context.data.get("into"):
+        return
     if entered is not None:
         case.enter_state(entered, context)
 
@@ -50,7 +51,8 @@ def plan(case: CaseState, rule: ActionRule, context: Context) -> None:
         at,
         context.data,
         context.ref,
-        entry=context.entry,
+        context.entry,
+        context.actor,
         clock_run=context.clock_run,
         count=context.count,
         penalty=context.penalty,
@@ -77,7 +79,7 @@ def act(case: CaseState, rule: ActionRule, context: Context) -> None:
     case.trigger(f"action:{rule.id}", context)
 
 
-def do(case: CaseState, rule: Rule, todo: tuple[Do, ...], at: datetime, ref: str) -> None:
+def do(case: CaseState, rule: Rule, todo: tuple[Do, ...], at: datetime, ref: str | int) -> None:
     """Record what is done, once per addressee for each `ref`."""
     for place, one in enumerate(todo):
         to, what, by = one.to, one.what, one.by
@@ -111,7 +113,10 @@ def route(case: CaseState, rule: RouteRule, context: Context) -> None:
     unit, role, staff, as_ = rule.unit, rule.role, rule.staff, rule.as_
     members: tuple[str, ...] = ()
     if not rule.literal:
-        unit, role, staff, as_ = (case.value(part, rule) for part in (unit, role, staff, as_))
+        unit = case.value(unit, rule) if callable(unit) else unit
+        role = case.value(role, rule) if callable(role) else role
+        staff = case.value(staff, rule) if callable(staff) else staff
+        as_ = case.value(as_, rule) if callable(as_) else as_
         found = case.value(rule.members, rule) or ()
         members = tuple(found) if isinstance(found, list | tuple) else (str(found),)
     for name in unit if isinstance(unit, list) else (unit,):

@@ -14,6 +14,8 @@ from heapq import heappop
 from operator import attrgetter
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from shared.engine.accepting import accept, accept_at_receipt
 from shared.engine.acting import act, change_state, do, drop_waiting, plan, route
 from shared.engine.calendar import CalendarBook
@@ -24,17 +26,16 @@ from shared.engine.counting import count, take_counts
 from shared.engine.duties import begin_duty, occurrences
 from shared.engine.imposing import decide, impose, penalties
 from shared.engine.model import ClassView, Entry, Refusal, Standing
-from shared.engine.noting import keys_of, note
+from shared.engine.noting import SAID_LATER, keep, take_over
 from shared.engine.refusing import refusal as refusal_of
-from shared.engine.rules import Clause, CompiledPolicy, Handlers, Rung, clauses_of
+from shared.engine.rules import CLASSES, WHILES, Clause, CompiledPolicy, Handlers, Rung, clauses_of
 from shared.engine.runs import Run
 from shared.engine.state import CaseState, Context, Counter, Later
 
 MOST_DERIVED: Final = 500
 """How many events one event may set off; the linter refuses rules that create their own trigger, this is the net below it."""
 
-DECIDES_ACCEPTANCE: Final = frozenset({"received", "accepted", "declined"})
-ON_THE_LEDGER: Final = frozenset({"penalty_decided", "penalty_waived", "penalty_appealed", "penalty_appeal_decided"})
+CHANGES_RULES: Final = frozenset({"policy_changed", "calendar_changed"})
 CHANGES_CLASS: Final = ("class:", "state:", "decision:")
 
 IN_ORDER: Final = attrgetter("started_at", "rule", "run", "part")
@@ -53,56 +54,68 @@ class Case(CaseState):
 
     def apply(self, entry: Entry) -> None:
         """Take one entry, after everything that was due before it."""
-        at, kind, policy = entry.at, entry.kind, self.policy
+        at, kind, data = entry.at, entry.kind, entry.data
         if self.heap and self.heap[0][0] < at:
             self.advance(at, inclusive=False)
         self.at = at
         self._calendar = None
         self.seq = entry.seq
         self.current = entry
-        if kind == "policy_changed":
-            change_policy(self, entry)
-            policy = self.policy
-        elif kind == "calendar_changed":
-            change_calendar(self, entry)
-        elif kind == "received" and self.case_kind == "duty":  # the first line of a year of duties: nobody complained
-            self.begin_duties(at, datetime.fromisoformat(str(entry.data["until"])))
+        if kind in CHANGES_RULES:
+            self._change_rules(entry)
+        policy = self.policy
+        step = data.get("step")
+        if step is None and kind in policy.entries:  # as most are
+            handlers = policy.entries[kind]
+            keys = handlers.keys
+        else:
+            keys, handlers = policy.set_off_by(kind, step)
+        if handlers.is_rare and self.case_kind == "duty" and kind == "received":
+            self.begin_duties(at, datetime.fromisoformat(str(data["until"])))  # a year of duties: nobody complained
             self.current = None
             return
-        keys = keys_of(entry)
-        handlers = policy.on.get(kind) if len(keys) == 1 else policy.handlers_of(keys)
-        context = Context(at, entry.data, str(entry.seq), entry)
-        self.enter(context)
-        note(self, entry, keys)
-        if kind == "received" and policy.accept_at_receipt and self.case_kind == "complaint":
+        context = self.scope.context = Context(at, data, entry.seq, entry, entry.by)
+        if handlers.tells or not SAID_LATER.isdisjoint(data):
+            take_over(self, entry)
+        self.past.append(entry)
+        if self.keeps_records:
+            keep(self, entry, keys)
+        if handlers.is_rare and kind == "received" and policy.accept_at_receipt and self.case_kind == "complaint":
             accept_at_receipt(self, entry)
-        if policy.classifies and (self.class_watch.alert or (handlers is not None and handlers.classes)):
+        if policy.classifies and (self.alerts & CLASSES or handlers.classes):
             classify(self, handlers, context)
-        if (
-            kind in DECIDES_ACCEPTANCE
-            or policy.judges_acceptance
-            or (self.acceptance is not None and not self.acceptance.accepted)
-        ):
+        if handlers.judges or (self.acceptance is not None and not self.acceptance.accepted):
             accept(self, entry, handlers, context)
-        self._handle(keys, handlers, context, kind)
-        if kind == "counted":
+        self._handle(keys, handlers, context)
+        if handlers.is_rare and kind == "counted":
             take_counts(self, entry, context)
         if self.queue:
             self._drain()
-        if kind in ("merged", "split") and entry.data.get("deadlines"):
+        if handlers.is_rare and kind in ("merged", "split") and data.get("deadlines"):
             tighten(self, entry)
         self.current = None
+
+    def _change_rules(self, entry: Entry) -> None:
+        if entry.kind == "policy_changed":
+            change_policy(self, entry)
+        else:
+            change_calendar(self, entry)
 
     def advance(self, to: datetime, *, inclusive: bool = True) -> None:
         """Handle what is due up to `to`, in order; `to` itself only when inclusive."""
         heap = self.heap
-        while heap and (heap[0][0] < to or (inclusive and heap[0][0] == to)):
+        while heap:
+            at = heap[0][0]
+            if at > to or (at == to and not inclusive):
+                break
             _, _, what, thing, part = heappop(heap)
             if what == "due":
-                self._due(thing, part)
+                if thing.part == part and thing.state == "running":
+                    self._due(thing)
             elif what == "rung":
                 run, rung, at = thing
-                self._climb(run, rung, at, part)
+                if run.part == part and run.stopped_at is None and run.state != "paused":
+                    self._climb(run, rung, at)
             elif what == "later":
                 self._act_late(thing)
             elif what == "duty":
@@ -110,11 +123,10 @@ class Case(CaseState):
             if self.queue:
                 self._drain()
 
-    def _due(self, run: Run, part: int) -> None:
+    def _due(self, run: Run) -> None:
         """The instant of a limit has passed, or a timer's has come."""
-        if run.part != part or run.state != "running" or run.due_at is None:
-            return
         due = run.due_at
+        assert due is not None
         self.reach(due)
         if run.rule.timer:
             run.state, run.stopped_at = "fired", None
@@ -124,14 +136,12 @@ class Case(CaseState):
             run.state, run.breached_at = "breached", due
             self.clock_event("breach", run, due)
 
-    def _climb(self, run: Run, rung: Rung, at: datetime, part: int) -> None:
+    def _climb(self, run: Run, rung: Rung, at: datetime) -> None:
         """A step before or after a limit."""
-        if run.part != part or not run.active or run.state == "paused" or run.due_at is None:
-            return
-        if rung.before is not None and run.state != "running":
+        if run.state != "running" and (rung.before is not None or not run.active):
             return
         self.reach(at)
-        self.enter(Context(at, run.data, run.ref, clock_run=run))
+        self.scope.context = Context(at, run.data, run.ref, clock_run=run)
         if self.holds(rung.when, rung):
             do(self, rung, rung.do, at, f"{run.ref}:{rung.id}")
 
@@ -140,7 +150,7 @@ class Case(CaseState):
             return
         self.waiting.remove(later)
         self.reach(later.context.at)
-        self.enter(later.context)
+        self.scope.context = later.context
         act(self, later.rule, later.context)
 
     def _drain(self) -> None:
@@ -154,29 +164,28 @@ class Case(CaseState):
             if key == "end":
                 cancel_all(self, context.at)
                 continue
-            self.enter(context)
-            self._handle((key,), self.policy.on.get(key), context, None)
+            self.scope.context = context
+            handlers = self.policy.on[key]
+            self._handle(handlers.keys, handlers, context)
 
-    def _handle(self, keys: tuple[str, ...], handlers: Handlers | None, context: Context, kind: str | None) -> None:
-        """Take an event through the stages; `kind` is that of the entry if the event is one."""
-        if kind in self.policy.usual_states or (handlers is not None and handlers.states):
-            change_state(self, kind, handlers, context)
-        if handlers is not None:
-            if handlers.moves_clocks:
-                move_clocks(self, handlers, keys, context)
-            for condition, clock in handlers.starts:
-                if condition is None or self.holds(condition, clock):
-                    start(self, clock, context)
-        if self.while_watch.alert and (context.entry is not None or keys[0].startswith(CHANGES_CLASS)):
+    def _handle(self, keys: tuple[str, ...], handlers: Handlers, context: Context) -> None:
+        """Take an event through the stages."""
+        if handlers.usual_state is not None or handlers.states:
+            change_state(self, handlers, context)
+        if handlers.moves_clocks:
+            move_clocks(self, handlers, keys, context)
+        for condition, clock in handlers.starts:
+            if condition is None or self.holds(condition, clock):
+                start(self, clock, context)
+        if self.alerts & WHILES and (context.entry is not None or keys[0].startswith(CHANGES_CLASS)):
             reconsider(self, context)
-        if handlers is not None and handlers.acts:
+        if handlers.acts:
             self._act_on(handlers, context)
-        if kind in ON_THE_LEDGER and context.entry is not None:
+        if handlers.decides and context.entry is not None:
             decide(self, context.entry, context)
-        if handlers is not None:
-            for condition, penalty in handlers.penalties:
-                if self.applies(condition, penalty):
-                    impose(self, penalty, keys, context)
+        for condition, penalty in handlers.penalties:
+            if self.applies(condition, penalty):
+                impose(self, penalty, keys, context)
 
     def _act_on(self, handlers: Handlers, context: Context) -> None:
         """Routing, effects and counts."""
@@ -218,7 +227,8 @@ class Case(CaseState):
         self.advance(now)
         self.reach(now)
         clocks = [run.view(now) for runs in self.runs.values() for run in runs]
-        clocks.extend(self.former)
+        if self.former:
+            clocks.extend(self.former)
         clocks.sort(key=IN_ORDER)
         policy = self.policy
         return Standing(
@@ -233,7 +243,7 @@ class Case(CaseState):
             routing=tuple(self.routes),
             clocks=tuple(clocks),
             effects=tuple(self.effects),
-            penalties=tuple(penalties(self, now)),
+            penalties=tuple(penalties(self, now)) if self.liabilities else (),
             counters=tuple(self.counters.values()),
             problems=tuple(self.problems),
             next_at=self.next_at(now),
@@ -255,7 +265,7 @@ class Case(CaseState):
 
     def facts(self) -> list[tuple[str, Clause, Any]]:
         """The policy's derived figures of this case: (name, clause, value)."""
-        self.scope.clock_run = self.scope.count = self.scope.penalty = None
+        self.scope.context = replace(self.scope.context, clock_run=None, count=None, penalty=None)
         found = []
         for rule in self.policy.facts:
             if self.holds(rule.when, rule):
@@ -289,21 +299,18 @@ def replay(
 
     A retroactive change of policy replays all of it under the new version, silently up to the change.
     """
-    last = next(
-        (
-            entry
-            for entry in reversed(timeline)
-            if entry.kind == "policy_changed" and entry.data.get("effect") == "retroactive"
-        ),
-        None,
-    )
+    changes = [entry for entry in timeline if entry.kind == "policy_changed"]
+    last = next((entry for entry in reversed(changes) if entry.data.get("effect") == "retroactive"), None)
     if last is not None:
         policy_version = int(last.data["version"])
     case = Case(policies, calendars, policy_version=policy_version, case_kind=case_kind, counter=counter)
-    if last is not None:
-        case.silent_until = last.at
+    if last is None:
+        for entry in timeline:
+            case.apply(entry)
+        return case
+    case.silent_until = last.at
     for entry in timeline:
-        if entry.kind == "policy_changed" and last is not None and entry.seq <= last.seq:
+        if entry.kind == "policy_changed" and entry.seq <= last.seq:
             case.seq = entry.seq
             case.advance(entry.at, inclusive=False)
             continue

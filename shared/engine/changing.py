@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from shared.engine.clocks import limit, move, supersede
 from shared.engine.model import ClockView, Entry
 from shared.engine.runs import Run
@@ -50,10 +52,10 @@ def _recompute(case: CaseState, run: Run, at: datetime, former: ClockView) -> bo
     """Count the limit anew. False: the due instant stays what it was, for the new one would lie in the past or there is none."""
     if run.due_at is None:
         return True
-    saved = case.scope.data
-    case.scope.data = run.data
+    before = case.scope.context
+    case.scope.context = replace(before, data=run.data)
     amount, due = limit(case, run, run.number if run.rule.repeat_count else 0)
-    case.scope.data = saved
+    case.scope.context = before
     if due == run.due_at:
         return True
     if due is None or due <= at:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from shared.engine.model import ClassView
-from shared.engine.rules import Clause, Handlers
-from shared.engine.state import CLASS_NAMES, CLASS_PARTS, CaseState, Context
+from shared.engine.rules import CLASS_NAMES, CLASS_PARTS, CLASSES, Clause, Handlers
+from shared.engine.state import CaseState, Context
 
 PARTS: Final = tuple(zip(CLASS_PARTS, CLASS_NAMES, strict=True))
 
@@ -14,9 +14,9 @@ PARTS: Final = tuple(zip(CLASS_PARTS, CLASS_NAMES, strict=True))
 def classify(case: CaseState, handlers: Handlers | None, context: Context) -> None:
     """Set the class anew: rules with `override` before what was stated, what was stated before the other rules."""
     triggered = () if handlers is None else handlers.classes
-    if not (case.class_watch.sees_change(case.scope) or triggered):
+    if not (case.sees_change(CLASSES) or triggered):
         return
-    case.touch()
+    case.alerts |= case.policy.class_readers
     complaint, former = case.scope.complaint, case.shown_class
     chosen = _chosen(case)
     for condition, rule in triggered:
@@ -26,7 +26,7 @@ def classify(case: CaseState, handlers: Handlers | None, context: Context) -> No
                 chosen[part] = (found, rule.clause)
                 case.stated[part] = found
                 case.class_clauses[part] = rule.clause
-                case.class_watch.expect_change()
+                case.expect_change(CLASSES)
     stated, clauses = case.stated, case.class_clauses
     for part, name in PARTS:
         if part in chosen:

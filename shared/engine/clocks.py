@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from shared.engine.acting import do
 from shared.engine.amounts import Amount, parse_amount
 from shared.engine.model import ClockView
-from shared.engine.rules import ClockRule, Handlers, Rung
+from shared.engine.rules import WHILES, ClockRule, Handlers
 from shared.engine.runs import INSTANT, Run
+from shared.engine.scope import keys_of
 from shared.engine.state import CaseState, Context
 
 # -- starting --------------------------------------------------------------------------------------------------------------------------
@@ -19,7 +22,7 @@ from shared.engine.state import CaseState, Context
 def start(case: CaseState, rule: ClockRule, context: Context) -> None:
     if rule.while_ is not None:
         case.last_start[rule.id] = context
-        case.while_watch.expect_change()
+        case.expect_change(WHILES)
         if not case.holds(rule.while_, rule):
             return
     if rule.when is None or case.holds(rule.when, rule):
@@ -29,14 +32,17 @@ def start(case: CaseState, rule: ClockRule, context: Context) -> None:
 def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime | None = None) -> None:
     at = context.at
     if rule.while_ is not None:
-        case.while_watch.expect_change()
-    runs = case.runs.setdefault(rule.id, [])
+        case.expect_change(WHILES)
+    runs = case.runs.get(rule.id)
+    if runs is None:
+        runs = case.runs[rule.id] = []
     active = [run for run in runs if run.active] if runs else []
-    if active and rule.again == "ignore":
-        return
-    if rule.again == "restart":
-        for run in active:
-            supersede(run, at)
+    if active:
+        if rule.again == "ignore":
+            return
+        if rule.again == "restart":
+            for run in active:
+                supersede(run, at)
     for other in rule.supersedes:
         for run in active if other == rule.id else case.runs.get(other, ()):
             if run.active:
@@ -45,17 +51,17 @@ def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime |
     calendar = case.calendars.at(rule.calendar, at, at)
     by_seq = 0 if context.entry is None else case.seq
     for place in range(rule.repeat_count or 1):
-        run = Run(rule, len(runs), at, by_seq, case.policy.version, base, calendar, rule.counting)
-        run.unit = rule.overdue_unit
+        run = Run(rule, len(runs), at, by_seq, case.policy.version, base, calendar, rule.counting, rule.overdue_unit)
         if rule.stop_all:
-            run.expected = set(rule.stop_all)
+            run.expected = frozenset(rule.stop_all)
         if rule.owner:
             run.owner = case.first(rule.owner, rule)
         if rule.data:
             run.data = {name: case.value(value, rule) for name, value in rule.data}
         runs.append(run)
-        if rule.fixed is not None:
-            run.amount, run.due_at = rule.fixed, calendar.due(base, rule.fixed, rule.counting)
+        fixed = rule.fixed
+        if fixed is not None:
+            run.amount, run.due_at = fixed, calendar.due(base, fixed, rule.counting)
         else:
             run.amount, run.due_at = limit(case, run, place)
         arm(case, run)
@@ -105,25 +111,19 @@ def arm(case: CaseState, run: Run) -> None:
     due, rule = run.due_at, run.rule
     if due is None:
         return
-    case.push(due if rule.timer else due + INSTANT, "due", run, run.part)
+    passed = due + INSTANT
+    case.push(due if rule.timer else passed, "due", run, run.part)
     for rung in rule.rungs:
-        at = _rung_at(run, rung)
-        if rung.before is not None:
+        before, after = rung.before, rung.after
+        if before is not None:
+            at = run.calendar.subtract(due, before)
             if at > run.started_at:
                 case.push(at, "rung", (run, rung, at), run.part)
+        elif after is None or not after.n:  # at once: after the limit was broken, and bearing its instant
+            case.push(passed, "rung", (run, rung, due), run.part)
         else:
-            case.push(
-                due + INSTANT if rung.after is None or not rung.after.n else at, "rung", (run, rung, at), run.part
-            )
-
-
-def _rung_at(run: Run, rung: Rung) -> datetime:
-    assert run.due_at is not None
-    if rung.before is not None:
-        return run.calendar.subtract(run.due_at, rung.before)
-    if rung.after is None or rung.after.n == 0:
-        return run.due_at
-    return run.calendar.due(run.due_at, rung.after, run.counting)
+            at = run.calendar.due(due, after, run.counting)
+            case.push(at, "rung", (run, rung, at), run.part)
 
 
 def _check_inside(case: CaseState, run: Run, context: Context) -> None:
@@ -135,10 +135,10 @@ def _check_inside(case: CaseState, run: Run, context: Context) -> None:
     ]
     if run.due_at is None or not outer or run.due_at <= min(outer):
         return
-    before = case.scope.clock_run
-    case.scope.clock_run = run
+    before = case.scope.context
+    case.scope.context = replace(before, clock_run=run)
     do(case, run.rule, run.rule.inside_do, context.at, f"{run.ref}:inside")
-    case.scope.clock_run = before
+    case.scope.context = before
 
 
 # -- what an event does to clocks that run -----------------------------------------------------------------------------------------------
@@ -147,50 +147,63 @@ def _check_inside(case: CaseState, run: Run, context: Context) -> None:
 def move_clocks(case: CaseState, handlers: Handlers, keys: tuple[str, ...], context: Context) -> None:
     """Pauses, resumptions, stops and cancellations."""
     at = context.at
-    for condition, clock, pause in handlers.pauses:
-        if condition is None or case.holds(condition, clock):
-            for run in case.runs.get(clock.id, ()):
-                if run.state == "running" and (run.due_at is None or at <= run.due_at):
-                    run.state, run.paused_at, run.pause_rule = "paused", at, pause
-    for condition, clock, pause in handlers.resumes:
-        if condition is None or case.holds(condition, clock):
-            for run in case.runs.get(clock.id, ()):
-                if run.state == "paused" and run.pause_rule is pause:
-                    _resume(case, run, at)
+    if handlers.pauses:
+        for condition, clock, pause in handlers.pauses:
+            if condition is None or case.holds(condition, clock):
+                for run in case.runs.get(clock.id, ()):
+                    if run.state == "running" and (run.due_at is None or at <= run.due_at):
+                        run.state, run.paused_at, run.pause_rule = "paused", at, pause
+    if handlers.resumes:
+        for condition, clock, pause in handlers.resumes:
+            if condition is None or case.holds(condition, clock):
+                for run in case.runs.get(clock.id, ()):
+                    if run.state == "paused" and run.pause_rule is pause:
+                        _resume(case, run, at)
     for condition, clock in handlers.stops:
         runs = case.runs.get(clock.id)
         if runs and (condition is None or case.holds(condition, clock)):
-            _stop(case, clock, runs, keys, context)
-    for condition, clock in handlers.cancels:
-        if condition is None or case.holds(condition, clock):
-            for run in case.runs.get(clock.id, ()):
-                if run.active:
-                    if run.state != "breached":
-                        run.state = "cancelled"
-                    run.stopped_at = at
+            if clock.stops_plainly and case.case_kind != "duty":
+                for run in runs:
+                    if run.active:
+                        _end(case, run, at)
+            else:
+                _stop(case, clock, runs, keys, context)
+    if handlers.cancels:
+        for condition, clock in handlers.cancels:
+            if condition is None or case.holds(condition, clock):
+                for run in case.runs.get(clock.id, ()):
+                    if run.active:
+                        if run.state != "breached":
+                            run.state = "cancelled"
+                        run.stopped_at = at
 
 
 def _stop(case: CaseState, clock: ClockRule, runs: list[Run], keys: tuple[str, ...], context: Context) -> None:
     at = context.at
-    active = [run for run in runs if run.stopped_at is None and run.active]
+    active = [run for run in runs if run.active]
     if clock.repeat_count is not None:
         active = active[:1]
     if case.case_kind == "duty":
         active = _turns(active, context.data)
     for run in active:
         if clock.stop_all:
-            run.expected.difference_update(keys)
+            run.expected = run.expected.difference(keys)
             if run.expected:
                 continue
-        run.stopped_at = at
-        if run.is_late(at):
-            run.state, run.breached_at = "breached", run.due_at
-            case.clock_event("late", run, at)
-        else:
-            run.state = "met"
-            case.clock_event("met", run, at)
+        _end(case, run, at)
         if clock.repeat_every is not None:
             repeat(case, run, at)
+
+
+def _end(case: CaseState, run: Run, at: datetime) -> None:
+    """What the run waited for was done, in time or late."""
+    if run.is_late(at):
+        run.state, run.breached_at = "breached", run.due_at
+        case.clock_event("late", run, at)
+    else:
+        run.state = "met"
+        case.clock_event("met", run, at)
+    run.stopped_at = at
 
 
 def _turns(runs: list[Run], data: Mapping[str, Any]) -> list[Run]:
@@ -233,7 +246,7 @@ def _resume(case: CaseState, run: Run, at: datetime) -> None:
     if run.due_at is None or paused_at is None:
         return
     due, run.paused = run.after_pause(paused_at, at, run.pause_rule.count)
-    run.pauses.append((paused_at, at))
+    run.pauses += ((paused_at, at),)
     if due == run.due_at:
         arm(case, run)  # what was on the agenda may have come and gone while it rested
         return
@@ -259,7 +272,7 @@ def move(case: CaseState, run: Run, due: datetime, at: datetime, former: ClockVi
 
 def reconsider(case: CaseState, context: Context) -> None:
     """Clocks that depend on the class: out when it no longer fits, in when it does now."""
-    if not case.while_watch.sees_change(case.scope):
+    if not case.sees_change(WHILES):
         return
     for rule in case.policy.whiles:
         begun = case.last_start.get(rule.id)
@@ -270,23 +283,23 @@ def reconsider(case: CaseState, context: Context) -> None:
                 if run.active:
                     supersede(run, context.at)
         elif not case.runs.get(rule.id):
-            case.while_watch.expect_change()  # it may start yet
+            case.expect_change(WHILES)  # it may start yet
             if begun is context or _ended(case, rule, begun):
                 continue
-            moved = Context(context.at, begun.data, context.ref, entry=context.entry)
-            case.enter(moved)
+            moved = Context(context.at, begun.data, context.ref, context.entry, context.actor)
+            case.scope.context = moved
             if case.holds(rule.when, rule):
                 from_start = rule.reanchor == "start" and rule.anchor is None
                 begin(case, rule, moved, anchor=begun.at if from_start else None)
-            case.enter(context)
+            case.scope.context = context
 
 
 def _ended(case: CaseState, rule: ClockRule, begun: Context) -> bool:
     """Whether the step that the clock waits for was already done after its start."""
-    ends = case.policy.stop_triggers.get(rule.id, ())
+    latest = {key: entry.at for entry in case.past for key in keys_of(entry)}
     return any(
-        (at := case.last_at.get(key)) is not None
+        (at := latest.get(key)) is not None
         and at >= begun.at
         and not (case.current is not None and at == case.current.at)
-        for key in ends
+        for key in case.policy.stop_triggers.get(rule.id, ())
     )

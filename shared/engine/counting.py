@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from shared.engine.classing import classify
 from shared.engine.model import CounterView, CountStamp, Entry
 from shared.engine.rules import SubjectRule
@@ -40,10 +42,10 @@ def _counted(case: CaseState, rule: SubjectRule, stamp: CountStamp, context: Con
     case.scope.counts[rule.id] = record
     if case.policy.classes:  # a rule may classify by the count
         classify(case, None, Context(context.at, context.data, context.ref))
-    before = case.scope.count
-    case.scope.count = record
+    before = case.scope.context
+    case.scope.context = replace(before, count=record)
     data = {name: case.value(value, rule) for name, value in rule.data}
-    case.scope.count = before
+    case.scope.context = before
     if data.get("period") in ("day", "month", "quarter", "half", "year"):
         data["period"] = case.calendar.period(context.at, data["period"])
     if rule.show:
@@ -56,7 +58,5 @@ def _counted(case: CaseState, rule: SubjectRule, stamp: CountStamp, context: Con
             data=data,
         )
     if stamp.fires or (rule.more_than is None and rule.at_least is None):
-        moved = Context(
-            context.at, context.data, context.ref, entry=context.entry, clock_run=context.clock_run, count=record
-        )
+        moved = replace(context, count=record, penalty=None, liability=None)
         case.trigger(f"count:{rule.id}", moved)

@@ -106,12 +106,11 @@ def begin_duty(case: CaseState, duty: DutyRule, occurrence: Occurrence) -> None:
     case.reach(at)
     runs = case.runs.setdefault(rule.id, [])
     calendar = case.calendars.at(rule.calendar, at, at)
-    run = Run(rule, len(runs), at, 0, case.policy.version, at, calendar, rule.counting)
-    run.unit = rule.overdue_unit
+    run = Run(rule, len(runs), at, 0, case.policy.version, at, calendar, rule.counting, rule.overdue_unit)
     run.data = {"period": occurrence.period}
     if occurrence.unit is not None:
         run.data["unit"] = occurrence.unit
-    case.enter(Context(at, run.data, run.ref, clock_run=run))
+    case.scope.context = Context(at, run.data, run.ref, clock_run=run)
     run.owner = case.first(rule.owner, rule)
     if run.owner is not None:
         run.data["owner"] = run.owner

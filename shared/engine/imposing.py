@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
+from msgspec.structs import replace
+
 from shared.engine.model import Entry, PenaltyView
 from shared.engine.penalties import Decision, Liability
 from shared.engine.rules import Clause, CompiledPolicy, PenaltyRule
@@ -15,14 +17,10 @@ from shared.money import parse_minor
 
 def impose(case: CaseState, rule: PenaltyRule, keys: tuple[str, ...], context: Context) -> None:
     decision = "penalty_decided" in keys
-    if decision and context.data.get("clause") not in rule.clauses:
-        return
-    if decision and any(one.seq == case.seq and one.rule.id == rule.id for one in case.liabilities):
-        return
-    if decision and _decided_now(case, rule):
-        return
     party = None
     if decision:
+        if context.data.get("clause") not in rule.clauses or _decided_now(case, rule):
+            return
         party = context.data.get("party")
     if party is None:
         party = case.first(rule.party, rule)
@@ -47,36 +45,43 @@ def impose(case: CaseState, rule: PenaltyRule, keys: tuple[str, ...], context: C
     case.liabilities.append(liability)
     if decision and rule.open_item is not None and context.entry is not None:
         liability.decision = decision_of(context.entry, case.policy)
-    _penalty_event(case, "imposed", liability, context)
-    if rule.open_item is None or liability.decision is not None:
-        _penalty_event(case, "penalty", liability, context)
+    on = case.policy.on
+    if rule.imposed_key in on:
+        _penalty_event(case, rule.imposed_key, liability, context)
+    if rule.penalty_key in on and (rule.open_item is None or liability.decision is not None):
+        _penalty_event(case, rule.penalty_key, liability, context)
 
 
 def _decided_now(case: CaseState, rule: PenaltyRule) -> bool:
-    """Whether this very entry has just decided a waiting penalty of the rule."""
+    """Whether this very entry has just decided a waiting penalty of the rule, or brought one about."""
     return any(
-        one.rule is rule
-        and one.decision is not None
-        and one.decision.at == case.at
-        and one.decision.data is case.scope.data
+        (one.seq == case.seq and one.rule.id == rule.id)
+        or (
+            one.rule is rule
+            and one.decision is not None
+            and one.decision.at == case.at
+            and one.decision.data is case.scope.data
+        )
         for one in case.liabilities
     )
 
 
-def _penalty_event(case: CaseState, what: str, liability: Liability, context: Context) -> None:
-    key = f"{what}:{liability.rule.id}"
-    if key in case.policy.on:  # what nobody waits for need not be worked out
-        case.queue.append((key, _penalty_context(case, liability, context)))
+def _penalty_event(case: CaseState, key: str, liability: Liability, context: Context) -> None:
+    handlers = case.policy.on.get(key)
+    if handlers is not None:
+        # An amount that nobody asks for need not be worked out yet.
+        view = liability.first_view(case, context.at) if handlers.reads_penalty else None
+        case.queue.append((key, _penalty_context(view, liability, context)))
 
 
-def _penalty_context(case: CaseState, liability: Liability, context: Context) -> Context:
-    view = liability.first_view(case, context.at)
+def _penalty_context(view: PenaltyView | None, liability: Liability, context: Context) -> Context:
     record = None if view is None else penalty_record(view)
     return Context(
         context.at,
         context.data,
         context.ref,
-        entry=context.entry,
+        context.entry,
+        context.actor,
         clock_run=context.clock_run,
         penalty=record,
         liability=liability,
@@ -97,7 +102,7 @@ def decide(case: CaseState, entry: Entry, context: Context) -> None:
         undecided = [one for one in waiting if one.decision is None] or (waiting[-1:] if has_figure else [])
         for one in undecided[:1] if party is None else undecided:
             one.decision = decision_of(entry, case.policy)
-            _penalty_event(case, "penalty", one, context)
+            _penalty_event(case, one.rule.penalty_key, one, context)
     elif entry.kind == "penalty_waived":
         for one in mine:
             one.waived = decision_of(entry, case.policy)
@@ -107,7 +112,7 @@ def decide(case: CaseState, entry: Entry, context: Context) -> None:
     elif entry.kind == "penalty_appeal_decided":
         for one in mine:
             one.correction = decision_of(entry, case.policy)
-            _penalty_event(case, "penalty", one, context)
+            _penalty_event(case, one.rule.penalty_key, one, context)
 
 
 def penalties(case: CaseState, now: datetime) -> list[PenaltyView]:
@@ -150,17 +155,17 @@ def _without_competitors(case: CaseState, views: list[tuple[Liability, list[Pena
 
 
 def _stands(case: CaseState, one: Liability) -> bool:
-    rule, scope = one.rule, case.scope
-    if one.source is not None and (one.source.void or not _stands(case, one.source)):
+    rule, scope, source = one.rule, case.scope, one.source
+    if source is not None and (source.void or not _stands(case, source)):
         return False  # a share of nothing
     if rule.while_ is None and not case.policy.exclusions:
         return True
-    saved = scope.data, scope.at, scope.clock_run, scope.count
-    scope.data, scope.at, scope.clock_run, scope.count = one.data, one.at, one.clock_run, one.count
+    before = scope.context
+    scope.context = replace(before, data=one.data, at=one.at, clock_run=one.clock_run, count=one.count)
     try:
         return case.holds(rule.while_, rule) and excluded(case, rule) is None
     finally:
-        scope.data, scope.at, scope.clock_run, scope.count = saved
+        scope.context = before
 
 
 def excluded(case: CaseState, rule: PenaltyRule) -> tuple[Clause] | None:

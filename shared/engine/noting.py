@@ -5,43 +5,28 @@ from __future__ import annotations
 from typing import Any, Final
 
 from shared.engine.model import Entry
-from shared.engine.state import CLASS_PARTS, CaseState
+from shared.engine.rules import ALL_GROUPS, CLASS_PARTS, CLASSES, TELLING
+from shared.engine.state import CaseState
 
 SAID_LATER: Final = frozenset({"category", "severity", "priority", "kind", "outcome", "fields"})
 """What an entry after the first may say of the complaint; most say nothing of this."""
 
-SAYS_MORE: Final = frozenset({"assigned", "withdrawn", "corrected"})
-"""Kinds of entries that say something of the complaint by themselves."""
 
-
-def keys_of(entry: Entry) -> tuple[str, ...]:
-    """The triggers that an entry is: its kind, and its kind with the step it is about."""
-    kind, step = entry.kind, entry.data.get("step")
-    return (kind,) if step is None else (kind, f"{kind}:{step}")
-
-
-def note(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
-    """Take over what the entry states, and remember it."""
+def take_over(case: CaseState, entry: Entry) -> None:
+    """What the entry states of the complaint."""
     kind = entry.kind
     if kind == "received":
         _take_first(case, entry)
     elif kind != "step":
         if not SAID_LATER.isdisjoint(entry.data):
             _take_said(case, entry)
-        if kind in SAYS_MORE:
+        if kind in TELLING:
             _take_kind(case, entry)
     elif "fields" in entry.data:
         _take_fields(case, entry)
-    seen, times = case.scope.seen, case.kept.times
-    for key in keys:
-        seen[key] = seen.get(key, 0) + 1
-        if key in times:
-            case.last_at[key] = entry.at
-    if case.keeps_records:
-        _keep(case, entry, keys)
 
 
-def _keep(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
+def keep(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
     """Remember what expressions may ask of entries that were."""
     scope, kept, data = case.scope, case.kept, entry.data
     for key in keys:
@@ -74,21 +59,21 @@ def _take_first(case: CaseState, entry: Entry) -> None:
     complaint["handler"] = dict(data.get("handler") or {})
     complaint["number"] = data.get("number")
     scope.fields = dict(data.get("fields") or {})
-    case.touch()
-    case.class_watch.expect_change()
+    case.alerts |= ALL_GROUPS
+    case.expect_change(CLASSES)
     case.first_contact = scope.fields.get("first_receiver") or entry.by.id
 
 
 def _take_said(case: CaseState, entry: Entry) -> None:
     """A class, an outcome or fields that an entry states anew."""
     data, complaint = entry.data, case.scope.complaint
-    case.touch()
+    case.alerts |= ALL_GROUPS
     parts = ("category", "severity", "priority")
     for part in (*parts, "kind") if entry.kind in ("classified", "corrected") else parts:
         if data.get(part) is not None:
             case.stated[part] = complaint[part] = data[part]
             case.class_clauses.pop(part, None)  # no rule set it any more
-            case.class_watch.expect_change()
+            case.expect_change(CLASSES)
     if data.get("outcome") is not None:
         complaint["outcome"] = data["outcome"]
     if "fields" in data:
@@ -99,20 +84,19 @@ def _take_fields(case: CaseState, entry: Entry) -> None:
     fields = entry.data["fields"]
     if isinstance(fields, dict):
         case.scope.fields = {**case.scope.fields, **fields}
-        case.touch()
+        case.alerts |= ALL_GROUPS
 
 
 def _take_kind(case: CaseState, entry: Entry) -> None:
     """What follows from the kind of an entry alone."""
     kind, data, complaint = entry.kind, entry.data, case.scope.complaint
-    case.touch()
     if kind == "assigned":
         named = {part: data[part] for part in ("staff", "unit") if data.get(part) is not None}
-        complaint["handler"] = {**(complaint["handler"] or {}), **named}
+        case.write("handler", {**(complaint["handler"] or {}), **named})
     elif kind == "withdrawn":
-        complaint["outcome"] = "withdrawn"
+        case.write("outcome", "withdrawn")
     elif kind == "corrected" and data.get("respondent_of"):
-        complaint["respondent"] = dict(data["respondent_of"])
+        case.write("respondent", dict(data["respondent_of"]))
 
 
 def record(entry: Entry, key: str) -> dict[str, Any]:

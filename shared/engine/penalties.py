@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from shared.engine.model import PenaltyView, Step
 from shared.engine.rules import CompiledPolicy, Imposed, PenaltyRule, clauses_of, value_of
-from shared.engine.scope import penalty_record
+from shared.engine.scope import Context, penalty_record
 from shared.money import format_minor, parse_minor
 
 if TYPE_CHECKING:
@@ -62,19 +62,24 @@ class Liability(Struct, eq=False, gc=False):
         return found
 
     def _work_out(self, case: CaseState, now: datetime) -> list[PenaltyView]:
-        scope = case.scope
-        saved = scope.data, scope.at, scope.clock_run, scope.count, scope.penalty
-        scope.data, scope.at, scope.clock_run, scope.count = self.data, self.at, self.clock_run, self.count
+        found: list[PenaltyView] = []
+        rule, scope = self.rule, case.scope
+        if rule.literal:  # nothing looks at the scope
+            for index, item in enumerate(rule.impose):
+                found += self._imposed(case, item, index, now)
+            return found
+        before = scope.context
+        context = Context(self.at, self.data, "", None, before.actor, self.clock_run, self.count, before.penalty)
         if self.source is not None:
             first = self.source.first_view(case, now)
-            scope.penalty = None if first is None else penalty_record(first)
-        found: list[PenaltyView] = []
+            context.penalty = None if first is None else penalty_record(first)
+        scope.context = context
         try:
-            for index, item in enumerate(self.rule.impose):
-                if item.when is None or case.holds(item.when, self.rule):
-                    found.extend(self._imposed(case, item, index, now))
+            for index, item in enumerate(rule.impose):
+                if item.when is None or case.holds(item.when, rule):
+                    found += self._imposed(case, item, index, now)
         finally:
-            scope.data, scope.at, scope.clock_run, scope.count, scope.penalty = saved
+            scope.context = before
         return found
 
     def first_view(self, case: CaseState, now: datetime) -> PenaltyView | None:
@@ -100,6 +105,9 @@ class Liability(Struct, eq=False, gc=False):
             return self._sanction(case, item, index, data)
         if item.kind == "points":
             return self._points(case, item, index, data)
+        fixed = item.fixed
+        if fixed is not None and self.waived is None and self.correction is None and self.appealed_at is None:
+            return [self._view(case.policy, index, item, data, amount_minor=fixed.minor, steps=fixed.steps)]
         return self._money(case, item, index, data, now)
 
     def _sanction(self, case: CaseState, item: Imposed, index: int, data: dict[str, Any]) -> list[PenaltyView]:
@@ -298,22 +306,23 @@ class Liability(Struct, eq=False, gc=False):
         assert item.accrual is not None
         if run is None or run.due_at is None:
             return None
-        first, per_day, start, unit, cap = item.accrual
+        accrual = item.accrual
+        per_day, cap = accrual.per_day, accrual.cap
         until = now if run.stopped_at is None else run.stopped_at
-        kind = unit or run.overdue_unit()
+        kind = accrual.unit or run.overdue_unit()
         days = run.calendar.overdue_days(run.due_at, until, "wd" if kind == "wd" else "cd")
         if days <= 0:
             days = 1
-        further = days - 1 if start == "base_covers_first_day" else days
-        amount = first + per_day * further
+        further = days - 1 if accrual.start == "base_covers_first_day" else days
+        amount = accrual.first + per_day * further
         data["overdue_days"], data["overdue_unit"] = days, kind
         steps.append(Step(label="overdue_days", value=str(days), detail={"unit": kind}))
-        steps.append(Step(label="first", value=format_minor(first, show)))
+        steps.append(accrual.first_step)
         steps.append(
             Step(
                 label="further_days",
                 value=format_minor(per_day * further, show),
-                detail={"days": further, "per_day": format_minor(per_day, show)},
+                detail={"days": further, "per_day": accrual.per_day_text},
             )
         )
         if cap is not None and amount > cap:
@@ -328,7 +337,7 @@ class Liability(Struct, eq=False, gc=False):
             return None
         for item in self.rule.impose:
             if item.accrual is not None:
-                kind = item.accrual[3] or run.overdue_unit()
+                kind = item.accrual.unit or run.overdue_unit()
                 return run.calendar.next_overdue_instant(run.due_at, now, "wd" if kind == "wd" else "cd")
         return None
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from shared.engine.imposing import decision_of, excluded
 from shared.engine.model import Actor, Entry, Refusal
-from shared.engine.noting import keys_of
 from shared.engine.penalties import Liability, decision_limits
 from shared.engine.rules import GateRule, PenaltyRule
 from shared.engine.state import CaseState
@@ -17,8 +16,8 @@ from shared.engine.state import CaseState
 def refusal(case: CaseState, entry: Entry) -> Refusal | None:
     """Which rule refuses this entry, if one does. The case has gone on to the entry's instant; the entry changes nothing."""
     case.look_at(entry)
-    handlers = case.policy.handlers_of(keys_of(entry))
-    for condition, gate in () if handlers is None else handlers.gates:
+    _, handlers = case.policy.set_off_by(entry.kind, entry.data.get("step"))
+    for condition, gate in handlers.gates:
         if (condition is None or case.holds(condition, gate)) and _refuses(case, gate, entry.by):
             reason = case.value(gate.reason, gate)
             return Refusal(rule=gate.id, clause=gate.clause, reason=str(reason or "forbidden"))

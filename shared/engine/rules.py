@@ -7,19 +7,34 @@ value is a callable or a constant.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from msgspec import Struct
 
-from shared.engine.amounts import Amount
+from shared.engine.amounts import Amount, format_amount
 from shared.engine.calendar import Counting
+from shared.engine.model import Step
 
 Expr = Callable[[Any], Any]
 Value = Any  # a callable of the scope, or a constant
 Clause = str | list[str] | None
 
 CLASS_PARTS: Final = ("kind", "category", "severity", "priority", "respondent")
+CLASS_NAMES: Final = ("kind", "category", "severity", "priority", "respondent_name")
+"""Under which name of the complaint each part of the class is found."""
+
+# Kinds of entries with which the engine does something of its own.
+DECIDES_ACCEPTANCE: Final = frozenset({"received", "accepted", "declined"})
+ON_THE_LEDGER: Final = frozenset({"penalty_decided", "penalty_waived", "penalty_appealed", "penalty_appeal_decided"})
+TELLING: Final = frozenset({"received", "step", "assigned", "withdrawn", "corrected"})
+RARE: Final = frozenset({"received", "counted", "merged", "split"})
+
+# Groups of rules that are looked at again only when what they read has changed; several of them are told as a sum.
+CLASSES: Final = 1  # rules of the class without a trigger
+WHILES: Final = 2  # clocks with `while`
+ACCEPTANCE: Final = 4  # rules of acceptance without a trigger
+ALL_GROUPS: Final = CLASSES | WHILES | ACCEPTANCE
 
 
 @dataclass(slots=True)
@@ -115,8 +130,12 @@ class ClockRule(Rule):
     pauses: tuple[PauseRule, ...]
     fixed: Amount | None = None  # the limit, where it depends on nothing
     keys: Mapping[str, str] = field(init=False)  # the triggers of what happens to it
+    stops_plainly: bool = field(init=False)  # any stop ends every run, and none follows
+    fixed_text: str | None = field(init=False)  # the limit as a policy writes it, on one line
 
     def __post_init__(self) -> None:
+        self.stops_plainly = self.repeat_count is None and self.repeat_every is None and not self.stop_all
+        self.fixed_text = None if self.fixed is None else amount_text(self.fixed)
         self.keys = {what: f"{what}:{self.id}" for what in ("started", "met", "late", "breach", "fired")}
 
 
@@ -156,6 +175,25 @@ class SubjectRule(Rule):
     triggers: tuple[tuple[str, Expr | None], ...]
 
 
+class Fixed(Struct, frozen=True):
+    """An amount that depends on nothing, with its arithmetic."""
+
+    minor: int
+    steps: tuple[Step, ...]
+
+
+class Accrual(Struct, frozen=True):
+    """An amount for the breach and one for each further overdue day, in minor units."""
+
+    first: int
+    per_day: int
+    start: str
+    unit: str | None
+    cap: int | None
+    first_step: Step  # of the arithmetic
+    per_day_text: str
+
+
 @dataclass(slots=True)
 class Imposed:
     kind: str
@@ -168,7 +206,7 @@ class Imposed:
     tiers: tuple[tuple[int | None, str], ...]  # upper edge in minor units, percent
     used: Value  # minor units that earlier sums have used up of the tiers
     of: Value
-    accrual: tuple[int, int, str, str | None, int | None] | None  # first, per day, start, unit, cap
+    accrual: Accrual | None
     factor: Value
     points: Value
     sanction: Value
@@ -178,11 +216,20 @@ class Imposed:
     cap: Value
     when: Expr | None
     data: tuple[tuple[str, Value], ...]
+    fixed: Fixed | None  # where the amount is a figure and stays as it is
     by_person: bool = field(init=False)
+    literal: bool = field(init=False)  # nothing of it is computed from the case
 
     def __post_init__(self) -> None:
         is_range = self.at_least is not None or self.at_most is not None or self.percent_range is not None
         self.by_person = self.decided or is_range
+        values = (
+            *(self.amount, self.percent, self.used, self.of, self.factor, self.points, self.sanction, self.number),
+            *(value for _, value in self.data),
+            *(self.instalments or ()),
+            self.cap,
+        )
+        self.literal = self.when is None and not self.multiply and not any(callable(value) for value in values)
 
 
 @dataclass(slots=True)
@@ -199,9 +246,14 @@ class PenaltyRule(Rule):
     appeal_within: Amount | None  # from when it was imposed, or decided; None: without limit
     by_decision: bool  # a penalty_decided entry is enough
     open_item: Imposed | None = field(init=False)  # what a person decides, if there is such a thing
+    literal: bool = field(init=False)  # nothing of what it imposes is computed from the case
+    imposed_key: str = field(init=False)  # the trigger of its coming about
+    penalty_key: str = field(init=False)  # and of its amount being known
 
     def __post_init__(self) -> None:
         self.open_item = next((item for item in self.impose if item.by_person), None)
+        self.literal = all(item.literal for item in self.impose)
+        self.imposed_key, self.penalty_key = f"imposed:{self.id}", f"penalty:{self.id}"
 
     @property
     def clauses(self) -> tuple[str, ...]:
@@ -263,12 +315,20 @@ class Handlers:
     gates: list[tuple[Expr | None, GateRule]] = field(default_factory=list)
     moves_clocks: bool = False  # whether any of pauses, resumes, stops, cancels
     acts: bool = False  # whether any of routes, unless, actions, subjects
+    reads_penalty: bool = False  # whether a rule asks about the penalty of the trigger, other than for its own amount
+    # of the kind of entry that the trigger is, if it is one
+    keys: tuple[str, ...] = ()
+    usual_state: str | None = None  # where it leads without a rule
+    judges: bool = False  # whether acceptance may change
+    decides: bool = False  # whether people decide on penalties by it
+    tells: bool = False  # whether it says something of the complaint by its kind
+    is_rare: bool = False  # whether the engine does something of its own with it
 
     def joined(self, other: Handlers) -> Handlers:
-        """What two triggers of one event set off, stage by stage."""
-        found = Handlers()
+        """What a kind of entry and a step of it set off together, stage by stage; for the rest as the kind alone."""
+        found = replace(self, reads_penalty=self.reads_penalty or other.reads_penalty)
         for stage in STAGES:
-            getattr(found, stage).extend([*getattr(self, stage), *getattr(other, stage)])
+            setattr(found, stage, [*getattr(self, stage), *getattr(other, stage)])
         found.settle()
         return found
 
@@ -277,11 +337,18 @@ class Handlers:
         self.moves_clocks = bool(self.pauses or self.resumes or self.stops or self.cancels)
         self.acts = bool(self.routes or self.unless or self.actions or self.subjects)
 
+    def paths(self) -> set[str]:
+        """The places of the rules in the document."""
+        return {
+            part.path for stage in STAGES for line in getattr(self, stage) for part in line if isinstance(part, Rule)
+        }
+
 
 class Inputs(Struct, frozen=True):
     """What some rules read of the case, so that they are looked at again only when it has changed."""
 
     complaint: Callable[[Mapping[str, Any]], Any] | None = None  # the parts of the complaint that they read, together
+    names: frozenset[str] = frozenset()  # of these parts
     always: bool = False  # they read more than the complaint, its fields and the settings
 
 
@@ -291,14 +358,12 @@ class Kept(Struct, frozen=True):
     entries: bool = False  # all of them, for `entries`
     last: frozenset[str] | None = frozenset()  # the triggers of `last`; None: any
     collected: tuple[str, ...] = ()  # the data keys of `collected`
-    times: frozenset[str] = frozenset()  # the triggers whose latest instant a clock with `while` asks for
 
     def __or__(self, other: Kept) -> Kept:
         return Kept(
             self.entries or other.entries,
             None if self.last is None or other.last is None else self.last | other.last,
             tuple(dict.fromkeys((*self.collected, *other.collected))),
-            self.times | other.times,
         )
 
     @property
@@ -322,6 +387,7 @@ class CompiledPolicy:
     document: Any  # the decoded shared.policy.schema.Policy
     settings: Mapping[str, Any]
     on: Mapping[str, Handlers]
+    entries: Mapping[str, Handlers]  # by kind of entry, also of kinds that nothing waits for
     initial: str
     closed: frozenset[str]
     accept_at_receipt: bool
@@ -342,36 +408,43 @@ class CompiledPolicy:
     messages: tuple[MessageRule, ...]
     warnings: tuple[Any, ...]  # shared.policy.problems.PolicyProblem
     incomplete: tuple[tuple[Clause, str, Mapping[str, Any]], ...]
-    usual_states: Mapping[str, str]  # which state a kind of entry leads to where no rule says it
     word_clauses: Mapping[tuple[str, str], Clause]  # of words of the class: (part, word) → clause
-    judges_acceptance: bool  # whether any rule accepts or declines
     awaited_class: tuple[tuple[int, str, str], ...]  # of the parts whose change is waited for: place, part, trigger
     classifies: bool  # whether any rule sets the class or waits for a change of it
-    class_inputs: Inputs  # of `classes`
-    while_inputs: Inputs  # of `whiles`
-    acceptance_inputs: Inputs  # of `acceptance`
+    inputs: Mapping[int, Inputs]  # of CLASSES, WHILES, ACCEPTANCE
+    readers: Mapping[str, int]  # by part of the complaint: which of these groups read it, as one sum
+    class_readers: int  # which of them read a part of the class
     kept: Kept
     calendar_name: str
     counting: Counting
     clause_rules: Mapping[str, tuple[str, ...]]
-    joined: dict[tuple[str, ...], Handlers] = field(default_factory=dict)  # of entries with a step, as they come up
+    joined: dict[str, Handlers] = field(default_factory=dict)  # of entries with a step, as they come up
 
-    def handlers_of(self, keys: tuple[str, ...]) -> Handlers | None:
-        """What an entry sets off by its kind and by its step together."""
-        found = self.on.get(keys[0])
-        by_step = None if len(keys) == 1 else self.on.get(keys[1])
-        if found is None or by_step is None:
-            return by_step or found
-        known = self.joined.get(keys)
-        if known is None:
-            known = self.joined[keys] = found.joined(by_step)
-        return known
+    def set_off_by(self, kind: str, step: Any) -> tuple[tuple[str, ...], Handlers]:
+        """The triggers that an entry is, its kind and its kind with the step it is about, and what they set off together."""
+        found = self.entries.get(kind) or Handlers(keys=(kind,))
+        if step is None:
+            return found.keys, found
+        key = f"{kind}:{step}"
+        by_step = self.on.get(key)
+        if by_step is not None:
+            known = self.joined.get(key)
+            if known is None:
+                known = self.joined[key] = found.joined(by_step)
+            found = known
+        return (kind, key), found
 
 
 def clauses_of(clause: Clause) -> tuple[str, ...]:
     if clause is None:
         return ()
     return (clause,) if isinstance(clause, str) else tuple(clause)
+
+
+def amount_text(amount: Amount) -> str:
+    """The amount as a policy writes it, on one line."""
+    written = format_amount(amount)
+    return written if isinstance(written, str) else f"day {written['day']} after {written['after']}"
 
 
 def value_of(value: Value, scope: Any) -> Any:

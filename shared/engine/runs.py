@@ -7,10 +7,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from shared.engine.amounts import Amount, format_amount
+from shared.engine.amounts import Amount
 from shared.engine.calendar import NO_PAUSE, Calendar, Counting, Paused
 from shared.engine.model import ClockState, ClockView
-from shared.engine.rules import ClockRule
+from shared.engine.rules import ClockRule, amount_text
 
 INSTANT = timedelta(microseconds=1)
 """A limit is met at its due instant and broken one microsecond later."""
@@ -29,6 +29,7 @@ class Run(Struct, eq=False, gc=False):
     anchor_at: datetime
     calendar: Calendar
     counting: Counting
+    unit: str | None = None  # in which days late are counted, where the rule says it
     part: int = 0
     state: ClockState = "running"
     due_at: datetime | None = None
@@ -39,10 +40,9 @@ class Run(Struct, eq=False, gc=False):
     owner: str | None = None
     amount: Amount | None = None
     data: dict[str, Any] = {}
-    expected: set[str] = set()  # the triggers still missing of those that are all needed
-    unit: str | None = None  # in which days late are counted, where the rule says it
+    expected: frozenset[str] = frozenset()  # the triggers still missing of those that are all needed
     paused: Paused = NO_PAUSE
-    pauses: list[tuple[datetime, datetime]] = []
+    pauses: tuple[tuple[datetime, datetime], ...] = ()
 
     @property
     def ref(self) -> str:
@@ -52,7 +52,7 @@ class Run(Struct, eq=False, gc=False):
     @property
     def active(self) -> bool:
         """Whether something can still stop it: it runs, rests, or is overdue and not yet done."""
-        return self.stopped_at is None and self.state in ("running", "paused", "breached")
+        return self.stopped_at is None and self.state != "fired"
 
     def state_at(self, at: datetime | None) -> ClockState:
         """The state as of `at`, also between the due instant and the engine's next step."""
@@ -81,9 +81,9 @@ class Run(Struct, eq=False, gc=False):
 
     def view(self, now: datetime, shown_as: ClockState | None = None, stopped_at: datetime | None = None) -> ClockView:
         """The run as it stands at `now`; or the part of it that ends, shown as in another state and as stopped."""
-        data, rule = dict(self.data), self.rule
+        data, rule, amount = dict(self.data), self.rule, self.amount
         state, breached_at = self.state, self.breached_at
-        if breached_at is None and self.is_late(now):
+        if breached_at is None and state != "met" and self.is_late(now):
             state, breached_at = "breached", self.due_at
         if breached_at is not None:
             data["overdue_days"] = self.overdue_days(now)
@@ -101,9 +101,9 @@ class Run(Struct, eq=False, gc=False):
             self.due_at,
             stopped_at or self.stopped_at,
             breached_at,
-            self.provisional(),
+            self.calendar.announced_through is not None and self.provisional(),
             self.owner,
-            None if self.amount is None else _as_text(self.amount),
+            None if amount is None else rule.fixed_text if amount is rule.fixed else amount_text(amount),
             rule.calendar,
             self.by_seq,
             self.policy_version,
@@ -112,7 +112,7 @@ class Run(Struct, eq=False, gc=False):
 
     def provisional(self) -> bool:
         """Whether the due instant leans on days that are not announced yet."""
-        if self.due_at is None or self.amount is None or self.calendar.announced_through is None:
+        if self.due_at is None or self.amount is None:
             return False
         return self.calendar.is_provisional(self.anchor_at, self.due_at, self.amount, self.counting)
 
@@ -131,9 +131,3 @@ class Run(Struct, eq=False, gc=False):
             return moved, self.paused + Paused(time=length)
         paused = self.paused + self.calendar.paused(self.amount, since, until, self.counting)
         return self.calendar.due(self.anchor_at, self.amount, self.counting, paused), paused
-
-
-def _as_text(amount: Amount) -> str:
-    """The amount as a policy writes it, on one line."""
-    written = format_amount(amount)
-    return written if isinstance(written, str) else f"day {written['day']} after {written['after']}"

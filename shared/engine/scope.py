@@ -3,42 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import tzinfo
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
+from shared.engine.model import SYSTEM, Actor, Entry
 from shared.engine.rules import clauses_of
 from shared.money import Money
 
 if TYPE_CHECKING:
+    from shared.engine.penalties import Liability
     from shared.engine.runs import Run
 
 NOTHING: Mapping[str, Any] = {}
 
 
+class Context(Struct, eq=False, gc=False):
+    """What an event is about, besides the case."""
+
+    at: datetime
+    data: Mapping[str, Any]
+    ref: str | int  # what effects are keyed by: the entry's seq, or the clock's rule, run and part
+    entry: Entry | None = None
+    actor: Actor | None = SYSTEM  # who did it
+    clock_run: Run | None = None
+    count: Mapping[str, Any] | None = None
+    penalty: Mapping[str, Any] | None = None
+    liability: Liability | None = None  # of a trigger `penalty:`
+
+
+BEFORE_ALL: Final = Context(datetime.min.replace(tzinfo=UTC), NOTHING, "", actor=None)
+
+
 class Scope:
     """One attribute for each name of `shared.policy.scope`; the costly ones are made when they are asked for.
 
-    It shares parts with its case and does not know the case: two that know each other would outlive every fold until the
+    What belongs to the event at hand stays in its context, so that going on to the next event is one assignment. The scope
+    shares parts with its case and does not know the case: two that know each other would outlive every fold until the
     garbage collector comes by.
     """
 
     __slots__ = (
-        "actor_unit",
-        "at",
-        "by",
-        "clock_run",
+        "_counted",
+        "_seen",
         "collected",
         "complaint",
-        "count",
+        "context",
         "counts",
-        "data",
         "entries",
         "fields",
+        "happened",
         "last",
-        "penalty",
-        "roles",
+        "past",
         "runs",
-        "seen",
         "settings",
         "zone",
     )
@@ -51,17 +69,56 @@ class Scope:
         self.counts: dict[str, Any] = {}
         self.complaint: dict[str, Any] = {}
         self.fields: dict[str, Any] = {}
-        self.data: Mapping[str, Any] = NOTHING
-        self.at: Any = None
-        self.by: str | None = None
-        self.roles: Sequence[str] = ()
-        self.actor_unit: str | None = None
-        self.seen: dict[str, int] = {}
+        self.context = BEFORE_ALL
+        self.past: list[Entry] = []
+        self.happened: list[str] = []  # what the engine found out: triggers that are not counted yet
+        self._seen: dict[str, int] = {}
+        self._counted = 0  # how many of the entries are in it
         self.last: dict[str, dict[str, Any]] = {}
         self.collected: dict[str, list[str]] = {}
-        self.clock_run: Run | None = None
-        self.count: Mapping[str, Any] | None = None
-        self.penalty: Mapping[str, Any] | None = None
+
+    @property
+    def at(self) -> datetime | None:
+        context = self.context
+        return None if context is BEFORE_ALL else context.at
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        return self.context.data
+
+    @property
+    def by(self) -> str | None:
+        actor = self.context.actor
+        return None if actor is None else actor.id
+
+    @property
+    def roles(self) -> Sequence[str]:
+        actor = self.context.actor
+        return () if actor is None else actor.roles
+
+    @property
+    def actor_unit(self) -> str | None:
+        actor = self.context.actor
+        return None if actor is None else actor.unit
+
+    @property
+    def count(self) -> Mapping[str, Any] | None:
+        return self.context.count
+
+    @property
+    def penalty(self) -> Mapping[str, Any] | None:
+        return self.context.penalty
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """How often each trigger came. Counted when it is asked for, since most folds never do."""
+        seen = self._seen
+        new = [key for entry in self.past[self._counted :] for key in keys_of(entry)]
+        self._counted = len(self.past)
+        for key in (*new, *self.happened):
+            seen[key] = seen.get(key, 0) + 1
+        self.happened.clear()
+        return seen
 
     @property
     def local_time(self) -> str | None:
@@ -69,11 +126,18 @@ class Scope:
 
     @property
     def clock(self) -> dict[str, Any] | None:
-        return None if self.clock_run is None else clock_record(self.clock_run, self.at)
+        run = self.context.clock_run
+        return None if run is None else clock_record(run, self.at)
 
     @property
     def clocks(self) -> dict[str, Any]:
         return {rule: clock_record(runs[-1], self.at) for rule, runs in self.runs.items() if runs}
+
+
+def keys_of(entry: Entry) -> tuple[str, ...]:
+    """The triggers that an entry is: its kind, and its kind with the step it is about."""
+    kind, step = entry.kind, entry.data.get("step")
+    return (kind,) if step is None else (kind, f"{kind}:{step}")
 
 
 def clock_record(run: Run, at: Any) -> dict[str, Any]:

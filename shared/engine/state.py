@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from heapq import heappush
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -28,27 +29,24 @@ from shared.engine.model import (
     RouteView,
 )
 from shared.engine.rules import (
-    CLASS_PARTS,
+    ALL_GROUPS,
+    CLASS_NAMES,
     AcceptanceRule,
     ActionRule,
     Clause,
     CompiledPolicy,
     Expr,
-    Inputs,
     Rule,
     SubjectRule,
     Value,
     first_of,
 )
 from shared.engine.runs import Run
-from shared.engine.scope import Scope
+from shared.engine.scope import Context, Scope
 from shared.policy.cel.problems import EvaluationError
 
 if TYPE_CHECKING:
     from shared.engine.penalties import Liability
-
-CLASS_NAMES: Final = ("kind", "category", "severity", "priority", "respondent_name")
-"""Under which name of the complaint each part of the class is found."""
 
 NOTHING_SAID: Final[Mapping[str, Any]] = dict.fromkeys(
     [
@@ -69,22 +67,9 @@ NOTHING_SAID: Final[Mapping[str, Any]] = dict.fromkeys(
 ENDS: Final = frozenset({"declined", "withdrawn", "merged"})
 """States in which running limits are cancelled: nobody owes anything any more."""
 
-SYSTEM_ROLES: Final = ("system",)
+CLASS_OF: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*CLASS_NAMES)
 
 Counter = Callable[[SubjectRule, str, int, datetime], CountStamp | None]
-
-
-class Context(Struct, eq=False, gc=False):
-    """What a trigger is about, besides the case: put into the scope while its rules are looked at."""
-
-    at: datetime
-    data: Mapping[str, Any]
-    ref: str  # what effects are keyed by: the entry's seq, or the clock's rule, run and part
-    entry: Entry | None = None
-    clock_run: Run | None = None
-    count: Mapping[str, Any] | None = None
-    penalty: Mapping[str, Any] | None = None
-    liability: Any = None  # of a trigger `penalty:`, the Liability
 
 
 class Later(Struct, eq=False, gc=False):
@@ -95,45 +80,17 @@ class Later(Struct, eq=False, gc=False):
     dropped: bool = False
 
 
-class Watch(Struct, eq=False, gc=False):
-    """Tells whether what some rules read of the case has changed since they were last looked at."""
-
-    inputs: Inputs
-    alert: bool = True  # the complaint or its fields were written to
-    complaint: Any = None
-    fields: Any = None  # as long as the fields are the same, so is their mapping
-
-    def expect_change(self) -> None:
-        """Let the rules be looked at again in any case."""
-        self.alert = True
-        self.fields = None
-
-    def sees_change(self, scope: Scope) -> bool:
-        inputs = self.inputs
-        if inputs.always:
-            return True
-        if not self.alert:
-            return False
-        self.alert = False
-        complaint = None if inputs.complaint is None else inputs.complaint(scope.complaint)
-        if self.fields is scope.fields and self.complaint == complaint:
-            return False
-        self.complaint, self.fields = complaint, scope.fields
-        return True
-
-
 class CaseState:
     """One case between two events."""
 
     __slots__ = (
         "_calendar",
         "acceptance",
-        "acceptance_watch",
+        "alerts",
         "at",
         "calendars",
         "case_kind",
         "class_clauses",
-        "class_watch",
         "counted_here",
         "counter",
         "counters",
@@ -148,11 +105,12 @@ class CaseState:
         "keeps_records",
         "kept",
         "known_at",
-        "last_at",
         "last_start",
         "liabilities",
+        "looked_at",
         "once",
         "owner",
+        "past",
         "policies",
         "policy",
         "problems",
@@ -168,7 +126,6 @@ class CaseState:
         "state",
         "stated",
         "waiting",
-        "while_watch",
         "worked_out",
     )
 
@@ -211,7 +168,7 @@ class CaseState:
         self.counted_here: set[tuple[str, str]] = set()
         self.problems: list[Problem] = []
         # what happened before
-        self.last_at: dict[str, datetime] = {}  # when each trigger of an entry came last
+        self.past = self.scope.past  # the entries so far
         self.last_start: dict[str, Context] = {}  # of clocks with `while`: the latest start
         # what is to come
         self.waiting: list[Later] = []
@@ -233,16 +190,38 @@ class CaseState:
 
     def watch(self) -> None:
         """Look at the rules of this policy for the first time."""
-        policy = self.policy
-        self.class_watch = Watch(policy.class_inputs)
-        self.while_watch = Watch(policy.while_inputs)
-        self.acceptance_watch = Watch(policy.acceptance_inputs)
+        self.alerts = ALL_GROUPS  # the groups of rules of which something that they read was written to
+        self.looked_at: dict[
+            int, tuple[Any, Any]
+        ] = {}  # by group: the fields and the parts of the complaint as it saw them
         self.shown_class = self.class_now()
         self.judged: AcceptanceRule | None = None  # the rule of acceptance that applies
 
-    def touch(self) -> None:
-        """Say that the complaint or its fields were written to."""
-        self.class_watch.alert = self.while_watch.alert = self.acceptance_watch.alert = True
+    def write(self, part: str, value: Any) -> None:
+        """Set a part of the complaint, and let the rules that read it be looked at again."""
+        self.scope.complaint[part] = value
+        self.alerts |= self.policy.readers.get(part, 0)
+
+    def expect_change(self, group: int) -> None:
+        """Let a group of rules be looked at again in any case."""
+        self.alerts |= group
+        self.looked_at.pop(group, None)
+
+    def sees_change(self, group: int) -> bool:
+        """Whether what a group of rules reads of the case has changed since they were last looked at."""
+        inputs = self.policy.inputs[group]
+        if inputs.always:
+            return True
+        if not self.alerts & group:
+            return False
+        self.alerts &= ~group
+        scope, known = self.scope, self.looked_at.get(group)
+        complaint = None if inputs.complaint is None else inputs.complaint(scope.complaint)
+        # As long as the fields are the same, so is their mapping.
+        if known is not None and known[0] is scope.fields and known[1] == complaint:
+            return False
+        self.looked_at[group] = (scope.fields, complaint)
+        return True
 
     # -- looking at values -------------------------------------------------------------------------------------------------------------
 
@@ -257,7 +236,7 @@ class CaseState:
 
     def class_now(self) -> tuple[Any, ...]:
         complaint = self.scope.complaint
-        return tuple([complaint[name] for name in CLASS_NAMES])
+        return CLASS_OF(complaint)
 
     def holds(self, condition: Expr | None, rule: Rule) -> bool:
         """Whether a condition is true; one that cannot be evaluated is a visible problem, and the rule does not apply."""
@@ -315,33 +294,20 @@ class CaseState:
 
     def clock_event(self, what: str, run: Run, at: datetime) -> None:
         key = run.rule.keys[what]
-        seen = self.scope.seen
-        seen[key] = seen.get(key, 0) + 1
+        self.scope.happened.append(key)
         if key in self.policy.on:
             self.queue.append((key, Context(at, run.data, run.ref, clock_run=run)))
 
-    def enter(self, context: Context) -> None:
-        """Let expressions see what the event is about."""
-        scope = self.scope
-        scope.data, scope.at = context.data, context.at
-        scope.clock_run, scope.count, scope.penalty = context.clock_run, context.count, context.penalty
-        entry = context.entry
-        if entry is None:
-            scope.by, scope.roles, scope.actor_unit = "system", SYSTEM_ROLES, None
-        else:
-            by = entry.by
-            scope.by, scope.roles, scope.actor_unit = by.id, by.roles, by.unit
-
     def look_at(self, entry: Entry) -> None:
         """Let expressions see what an entry says."""
-        self.enter(Context(entry.at, entry.data, str(entry.seq), entry))
+        self.scope.context = Context(entry.at, entry.data, entry.seq, entry, entry.by)
 
     def enter_state(self, state: str, context: Context) -> None:
-        self.state = self.scope.complaint["state"] = state
-        self.touch()
+        self.state = state
+        self.write("state", state)
         self.trigger(f"state:{state}", context)
         if state in ENDS:
             self.queue.append(("end", context))
 
 
-__all__ = ["CLASS_NAMES", "CLASS_PARTS", "ENDS", "CaseState", "Context", "Counter", "Later", "Watch"]
+__all__ = ["ENDS", "CaseState", "Context", "Counter", "Later"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -13,8 +14,23 @@ import msgspec
 from shared.engine import rules as compiled
 from shared.engine.amounts import Amount, parse_amount
 from shared.engine.calendar import CalendarSection, Counting
-from shared.engine.model import EFFECT_KINDS, ENTRY_KINDS
-from shared.engine.rules import CLASS_PARTS, CompiledPolicy, Handlers, Inputs, Kept, clauses_of
+from shared.engine.model import EFFECT_KINDS, ENTRY_KINDS, Step
+from shared.engine.rules import (
+    ACCEPTANCE,
+    CLASS_NAMES,
+    CLASS_PARTS,
+    CLASSES,
+    DECIDES_ACCEPTANCE,
+    ON_THE_LEDGER,
+    RARE,
+    TELLING,
+    WHILES,
+    CompiledPolicy,
+    Handlers,
+    Inputs,
+    Kept,
+    clauses_of,
+)
 from shared.money import exponent, format_minor, parse_minor
 from shared.policy import schema
 from shared.policy.cel import (
@@ -466,7 +482,22 @@ class Compiler:
             self.covers(left_out.clause, f"by_design_not.{place}")
         reports = self._reports()
         messages = self._messages()
-        for handlers in self.on.values():
+        inputs = {
+            CLASSES: self._inputs([rule.path for rule in classes]),
+            WHILES: self._inputs([f"{rule.path}/{part}" for rule in whiles for part in ("while", "when")]),
+            ACCEPTANCE: self._inputs([rule.path for rule in acceptance]),
+        }
+        readers = {
+            name: sum(group for group, one in inputs.items() if name in one.names)
+            for name in frozenset().union(*(one.names for one in inputs.values()))
+        }
+        asks_penalty = self._asks_penalty()
+        for key, handlers in self.on.items():
+            handlers.keys = (key,)
+            handlers.reads_penalty = bool(asks_penalty) and (
+                not asks_penalty.isdisjoint(handlers.paths())
+                or bool(handlers.states or handlers.actions)  # whose own triggers go on with what this one was about
+            )
             handlers.settle()
         return CompiledPolicy(
             version=self.version,
@@ -477,6 +508,7 @@ class Compiler:
             document=policy,
             settings=self.values,
             on=self.on,
+            entries=self._entries(judges=bool(acceptance) or any(one.acceptance for one in self.on.values())),
             initial=policy.workflow.initial,
             closed=frozenset({*policy.workflow.closed, "merged"}),
             accept_at_receipt=policy.intake.acceptance == "at_receipt",
@@ -500,19 +532,17 @@ class Compiler:
             messages=messages,
             warnings=tuple(self.placed(one) for one in self.problems if one.severity == "warning"),
             incomplete=self._incomplete(),
-            usual_states=_usual_states(policy),
             word_clauses=_word_clauses(policy),
-            judges_acceptance=bool(acceptance) or any(one.acceptance for one in self.on.values()),
             awaited_class=tuple(
                 (place, part, f"class:{part}") for place, part in enumerate(CLASS_PARTS) if f"class:{part}" in self.on
             ),
             classifies=bool(classes)
             or any(one.classes for one in self.on.values())
             or any(key.startswith("class:") for key in self.on),
-            class_inputs=self._inputs([rule.path for rule in classes]),
-            while_inputs=self._inputs([f"{rule.path}/{part}" for rule in whiles for part in ("while", "when")]),
-            acceptance_inputs=self._inputs([rule.path for rule in acceptance]),
-            kept=self._kept({key for rule in whiles for key in stops[rule.id]}),
+            inputs=inputs,
+            readers=readers,
+            class_readers=sum(group for group, one in inputs.items() if not one.names.isdisjoint(CLASS_NAMES)),
+            kept=self._kept(),
             calendar_name=self.section.default,
             counting=self.section.counting,
             clause_rules={clause: tuple(found) for clause, found in self.clause_rules.items()},
@@ -529,9 +559,37 @@ class Compiler:
                         return Inputs(always=True)
                     if root == "complaint":
                         found.add(rest.partition(".")[0])
-        return Inputs(itemgetter(*sorted(found)) if found else None)
+        return Inputs(itemgetter(*sorted(found)) if found else None, frozenset(found))
 
-    def _kept(self, times: Iterable[str]) -> Kept:
+    def _entries(self, *, judges: bool) -> dict[str, Handlers]:
+        """What each kind of entry sets off, by the rules and by itself; `judges`: the rules accept or decline."""
+        states = _usual_states(self.policy)
+        nothing = Handlers()
+        return {
+            kind: replace(
+                self.on.get(kind, nothing),
+                keys=(kind,),
+                usual_state=states.get(kind),
+                judges=judges or kind in DECIDES_ACCEPTANCE,
+                decides=kind in ON_THE_LEDGER,
+                tells=kind in TELLING,
+                is_rare=kind in RARE,
+            )
+            for kind in ENTRY_KINDS
+        }
+
+    def _asks_penalty(self) -> frozenset[str]:
+        """The places of rules that ask about a penalty when it comes about, and not only for the amount of another."""
+        found: set[str] = set()
+        for place, paths in self.reads.items():
+            if "/impose/" not in place and any(path.partition(".")[0] == "penalty" for path in paths):
+                parts = place.split("/")
+                found.update(
+                    "/".join(parts[:end]) for end in range(2, len(parts) + 1)
+                )  # the rule is one of what holds it
+        return frozenset(found)
+
+    def _kept(self) -> Kept:
         """What of the entries any expression reads."""
         paths = frozenset().union(*self.reads.values())
         last = [path.removeprefix("last.").split(".") for path in paths if path.startswith("last.")]
@@ -547,7 +605,6 @@ class Compiler:
                 for name in (lists.fields if isinstance(lists, RecordType) else ())
                 if "collected" in paths or any(f"{path}.".startswith(f"collected.{name}.") for path in paths)
             ),
-            times=frozenset(times),
         )
 
     def _vocabulary_clauses(self) -> None:
@@ -1033,19 +1090,31 @@ class Compiler:
         if item.accrual is not None:
             given = item.accrual
             unit = {"working_day": "wd", "calendar_day": "cd", None: None}.get(given.unit, given.unit)
-            accrual = (
-                self.money(given.first, f"{path}/accrual/first") or 0,
-                self.money(given.per_day, f"{path}/accrual/per_day") or 0,
-                given.start,
-                unit,
-                self.money(given.cap, f"{path}/accrual/cap"),
+            first = self.money(given.first, f"{path}/accrual/first") or 0
+            per_day = self.money(given.per_day, f"{path}/accrual/per_day") or 0
+            accrual = compiled.Accrual(
+                first=first,
+                per_day=per_day,
+                start=given.start,
+                unit=unit,
+                cap=self.money(given.cap, f"{path}/accrual/cap"),
+                first_step=Step(label="first", value=format_minor(first, self.policy.currency)),
+                per_day_text=format_minor(per_day, self.policy.currency),
             )
         low, high = self.money(item.at_least, f"{path}/at_least"), self.money(item.at_most, f"{path}/at_most")
         if low is not None and high is not None and low > high:
             self.problem(path, "at_least is more than at_most", code="penalty-range")
+        amount = self._money_value(item.amount, f"{path}/amount")
+        fixed = None
+        if (
+            isinstance(amount, int)
+            and len(ways) == 1
+            and not (item.multiply or item.cap or item.instalments or item.of)
+        ):
+            fixed = compiled.Fixed(amount, (Step(label="fixed", value=format_minor(amount, self.policy.currency)),))
         return compiled.Imposed(
             kind=item.kind,
-            amount=self._money_value(item.amount, f"{path}/amount"),
+            amount=amount,
             at_least=low,
             at_most=high,
             decided=item.decided,
@@ -1073,6 +1142,7 @@ class Compiler:
             cap=self._money_value(item.cap, f"{path}/cap"),
             when=self.expr(item.when, f"{path}/when"),
             data=self.data(item.data, f"{path}/data"),
+            fixed=fixed,
         )
 
     def _money_value(self, value: Any, path: str) -> Any:

@@ -19,7 +19,7 @@ from shared.engine.case import Case
 from shared.engine.facts import FactPenalty, FactRow, fact, report_rows
 from shared.engine.model import Actor, CountStamp, Entry, Refusal, Standing
 from shared.engine.rules import CompiledPolicy, SubjectRule, clauses_of, first_of, value_of
-from shared.engine.scope import Scope
+from shared.engine.scope import Context, Scope
 from shared.engine.subjects import Item, stamp
 from shared.money import format_minor, parse_minor
 from shared.policy.cel import EvaluationError
@@ -188,11 +188,9 @@ def _fill(scope: Scope, item: dict[str, Any], at: datetime, policy: CompiledPoli
         "accepted": True,
     }
     scope.fields = dict(item.get("fields") or {})
-    scope.data = data
-    scope.at = at
-    scope.penalty = None
+    penalty: dict[str, Any] | None = None
     if "clause" in item:
-        scope.penalty = {
+        penalty = {
             "clause": item["clause"],
             "party": item.get("party"),
             "kind": item.get("kind"),
@@ -202,6 +200,7 @@ def _fill(scope: Scope, item: dict[str, Any], at: datetime, policy: CompiledPoli
             "state": None,
             "rule": None,
         }
+    scope.context = Context(at, data, "", actor=None, penalty=penalty)
 
 
 def simulate(scenario: Scenario, policy: CompiledPolicy, calendars: CalendarBook) -> Outcome:

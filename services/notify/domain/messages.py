@@ -12,6 +12,7 @@ from services.notify.domain.moments import Moment
 from shared.engine.case import Case
 from shared.engine.model import Standing
 from shared.engine.rules import CompiledPolicy, MessageRule
+from shared.engine.scope import Context
 from shared.policy.schema import Unit
 
 Channel = Literal["sms", "email", "webhook"]
@@ -76,12 +77,8 @@ def messages(case: Case, moment: Moment, standing: Standing) -> list[Wanted]:
 
 def _look(case: Case, moment: Moment) -> None:
     """Put the moment before the eyes of conditions: folding may have gone on to what the entry itself set off."""
-    scope = case.scope
-    scope.data, scope.at = moment.data, moment.at
-    scope.by, scope.roles, scope.actor_unit = moment.by.id, list(moment.by.roles), moment.by.unit
     runs = case.runs.get(clock_of(case.policy, moment.rule) or "")
-    scope.clock_run = runs[-1] if runs else None
-    scope.count = scope.penalty = None
+    case.scope.context = Context(moment.at, moment.data, "", None, moment.by, runs[-1] if runs else None)
 
 
 def _applies(case: Case, rule: MessageRule, moment: Moment) -> bool:

@@ -60,6 +60,7 @@ NO_PAUSE: Final = Paused()
 class _Year(msgspec.Struct, frozen=True):
     """One year's working time, in UTC: is each date worked, its close if it is, start and end of each interval."""
 
+    is_even: bool  # the zone keeps one offset all year: every date has 24 hours
     worked: list[bool]
     closes: list[datetime]
     starts: list[datetime]
@@ -78,6 +79,7 @@ class _Table:
         "ends",
         "first",
         "first_year",
+        "is_even",
         "last_year",
         "size",
         "starts",
@@ -101,6 +103,7 @@ class _Table:
                 self.before.append(count)
                 ordinal += 1
         self.size = ordinal - self.first
+        self.is_even = self.days == self.size and all(year.is_even for year in years)
         self.closes = [close for year in years for close in year.closes]
         self.starts = [start for year in years for start in year.starts]
         self.ends = [end for year in years for end in year.ends]
@@ -164,6 +167,15 @@ class Calendar:
     def local(self, at: datetime) -> datetime:
         """Return the instant as the wall clock shows it."""
         return at.astimezone(self.zone)
+
+    def ordinal(self, at: datetime) -> int:
+        """Return the local date of an instant, as its ordinal."""
+        table = self._table
+        if table is not None and table.is_even:  # days of 24 hours can be counted, which is faster than asking the zone
+            days = (at - table.begins).days
+            if 0 <= days < table.size:
+                return table.first + days
+        return at.astimezone(self.zone).toordinal()
 
     def day(self, day: date) -> Day:
         """Return what a date is: its office hours and the cause."""
@@ -238,17 +250,16 @@ class Calendar:
                 length += paused.time
             if unit == "bh" or counting.hour_mode == "office_hours":
                 return self.add_working(start, length)
-            return start.astimezone(UTC) + length
+            return (start if start.tzinfo is UTC else start.astimezone(UTC)) + length
         return self._due_date(start, amount, counting, paused.days)
 
     def _due_working_day(self, start: datetime, amount: Amount, counting: Counting, paused: int) -> datetime:
-        local = start.astimezone(self.zone)
-        ordinal = local.toordinal()
-        if counting.cutoff is not None and is_after_cutoff(local, counting.cutoff):
+        ordinal = self.ordinal(start)
+        if counting.cutoff is not None and is_after_cutoff(self.local(start), counting.cutoff):
             ordinal += 1
         table = self._table
         if table is None or not 0 <= (index := ordinal - table.first) < table.size:
-            table = self._grown(local.year)
+            table = self._grown(self.local(start).year)
             index = ordinal - table.first
         n = amount.n
         if n == 0:
@@ -261,7 +272,7 @@ class Calendar:
         plain = at == "close" or (at is None and counting.working_day_end == "close")
         while True:
             while position >= len(table.working):
-                table = self._wider(table, local.year)
+                table = self._wider(table, self.local(start).year)
             due = (
                 table.closes[position]
                 if plain
@@ -396,13 +407,16 @@ class Calendar:
 
     def working_days_between(self, a: datetime, b: datetime) -> int:
         """Return the number of working dates after the date of `a` up to and including the date of `b`."""
-        return self._working_dates(self.local(a).date(), self.local(b).date())
+        return self._working_dates(self.ordinal(a), self.ordinal(b))
 
-    def _working_dates(self, after: date, through: date) -> int:
+    def _working_dates(self, after: int, through: int) -> int:
+        """Return the number of working dates after an ordinal up to and including another."""
         if through <= after:
             return 0
-        table = self._covering(after, through)
-        return table.before[through.toordinal() - table.first + 1] - table.before[after.toordinal() - table.first + 1]
+        table = self._table
+        if table is None or after < table.first or through >= table.first + table.size:
+            table = self._covering(date.fromordinal(after), date.fromordinal(through))
+        return table.before[through - table.first + 1] - table.before[after - table.first + 1]
 
     def paused(self, amount: Amount, since: datetime, until: datetime, counting: Counting = USUAL_COUNTING) -> Paused:
         """Return what one pause adds to a limit: working dates, calendar dates or time, as the limit counts.
@@ -417,7 +431,7 @@ class Calendar:
             return Paused(time=self.working_time(since, until))
         if amount.unit in TIME_UNITS:
             return Paused(time=until - since)
-        return Paused(days=(self.local(until).date() - self.local(since).date()).days)
+        return Paused(days=self.ordinal(until) - self.ordinal(since))
 
     # ---- late
 
@@ -425,8 +439,8 @@ class Calendar:
         """Return how many dates lie after the due date, up to and including that of `done`; at least 1 once late."""
         if done <= due:
             return 0
-        after, through = due.astimezone(self.zone).date(), done.astimezone(self.zone).date()
-        return max(1, self._working_dates(after, through) if unit == "wd" else (through - after).days)
+        after, through = self.ordinal(due), self.ordinal(done)
+        return max(1, self._working_dates(after, through) if unit == "wd" else through - after)
 
     def next_overdue_instant(self, due: datetime, after: datetime, unit: OverdueUnit) -> datetime:
         """Return the next instant later than `after` at which `overdue_days` grows.
@@ -460,15 +474,15 @@ class Calendar:
             if amount.unit == "bh" or counting.hour_mode == "office_hours":
                 return self.add_working(due, -length) if length else due.astimezone(UTC)
             return due.astimezone(UTC) - length
-        local = self.local(due)
-        day = self._days_before(local.date(), amount)
+        due_on = date.fromordinal(self.ordinal(due))
+        day = self._days_before(due_on, amount)
         if amount.at is not None:
             return self.time_on(day, amount.at)
-        if day == local.date():
+        if day == due_on:
             return due.astimezone(UTC)
-        if due == self.close_of(local.date()):
+        if due == self.close_of(due_on):
             return self.close_of(day)
-        return instant_of(datetime.combine(day, local.time()), self.zone)
+        return instant_of(datetime.combine(day, self.local(due).time()), self.zone)
 
     def _days_before(self, day: date, amount: Amount) -> date:
         if amount.unit == "wd":
@@ -624,16 +638,16 @@ class Calendar:
         return self._build(table.first_year - 1, table.last_year)
 
     def _build_year(self, year: int) -> _Year:
-        built = _Year([], [], [], [])
         first, after = date(year, 1, 1).toordinal(), date(year + 1, 1, 1).toordinal()
-        offset = self._offset_at(first)
+        offsets = [self._offset_at(ordinal) for ordinal in range(first, after + 1)]
+        built = _Year(len(set(offsets)) == 1, [], [], [], [])
         for ordinal in range(first, after):
             day = date.fromordinal(ordinal)
             hours = self.day(day).hours
-            begins, offset = offset, self._offset_at(ordinal + 1)
+            offset = offsets[ordinal - first]
             close: datetime | None = None
             for opens, closes in hours:
-                if begins == offset:  # the clock does not change on this date
+                if offset == offsets[ordinal - first + 1]:  # the clock does not change on this date
                     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) - offset
                     start, end = midnight + _MINUTE * opens, midnight + _MINUTE * closes
                 else:
