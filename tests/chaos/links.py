@@ -107,7 +107,7 @@ class Wire:
 
 
 class Links:
-    name = "connections cut, dead and slow"
+    name = "connections broken"
 
     def needs(self) -> str:
         return ""
