@@ -65,7 +65,7 @@ class Flood:
     async def _flood(self, world: World, tenant: Tenancy, answers: Counter[str]) -> None:
         """A hundred times a quiet tenant's rate, with no patience at all: no pause after a refusal, no repeat.
 
-        Its journal goes to the disk at the end: to wait for the disk at each line would slow down the quiet tenants' clients, which are measured.
+        Its journal goes to the disk at the end: to wait for the disk at each line would slow down the quiet tenants' clients.
         """
         lines: list[Line] = []
 

@@ -146,7 +146,7 @@ FAULTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {
     "random notification key": ("notify", random_notification_key),
     "timer marked after effect": ("sla", timer_marked_after_effect),
     "tenant predicate removed": ("notify", tenant_predicate_removed),
-    "events counted, not cases": ("reporting", events_counted),
+    "events counted": ("reporting", events_counted),
 }
 """By name: the service that has it, and how it is put in."""
 
