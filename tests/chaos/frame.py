@@ -55,6 +55,7 @@ class Size(Struct, frozen=True, kw_only=True):
 
     load_seconds: float = 90.0
     kills: int = 30
+    strikers: int = 1
     rate: float = 60.0
     power_cuts: int = 2
     visits: tuple[int, ...] = (1,)
@@ -71,6 +72,7 @@ GATE = Size()
 LONG = Size(
     load_seconds=900.0,
     kills=1_000,
+    strikers=3,
     power_cuts=20,
     visits=(1, 2, 7),
     model_examples=2_000,

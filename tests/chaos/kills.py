@@ -19,20 +19,46 @@ class Kills:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        size, chance, stack = world.size, world.chance, world.stack
         load, struck = Load(world), Counter[str]()
         began = time.monotonic()
         async with load.running():
-            queue: list[str] = []
-            while struck.total() < size.kills or time.monotonic() - began < size.load_seconds:
-                if struck.total() < size.kills:
-                    if not queue:  # each as often as the others, in another order every time
-                        queue = chance.sample(UNITS, len(UNITS))
-                    targets = [queue.pop() for _ in range(min(len(queue), 2 if chance.random() < 0.3 else 1))]
-                    await asyncio.gather(*(strike(stack, name, chance, struck) for name in targets))
-                    for name in targets:
-                        await back(stack, name)
-                await asyncio.sleep(chance.uniform(0.2, 1.0))
-                if time.monotonic() - began > size.load_seconds * 2 + 60:
-                    raise CaseFailedError(f"only {struck.total()} of {size.kills} faults fitted into the time")
+            round_ = _Round(world, struck, began)
+            await asyncio.gather(*(round_.strike_on() for _ in range(world.size.strikers)))
         return {**load.figures, **dict(sorted(struck.items())), "faults": struck.total()}
+
+
+class _Round:
+    """Strikes each unit as often as the others, in another order every time, for as long as there is load."""
+
+    def __init__(self, world: World, struck: Counter[str], began: float) -> None:
+        self._world = world
+        self._struck = struck
+        self._began = began
+        self._queue: list[str] = []
+        self._busy: set[str] = set()
+
+    async def strike_on(self) -> None:
+        """One of those who strike: now and then at two units at once."""
+        size, chance = self._world.size, self._world.chance
+        while (passed := time.monotonic() - self._began) < size.load_seconds or self._struck.total() < size.kills:
+            if passed > size.load_seconds * 2 + 60:
+                raise CaseFailedError(f"only {self._struck.total()} of {size.kills} faults fitted into the time")
+            if self._struck.total() < size.kills:
+                await asyncio.gather(*map(self._strike, self._targets(2 if chance.random() < 0.3 else 1)))
+            await asyncio.sleep(chance.uniform(0.2, 1.0))
+
+    def _targets(self, number: int) -> list[str]:
+        if len(self._queue) < number:
+            self._queue += self._world.chance.sample(UNITS, len(UNITS))
+        free = [name for name in dict.fromkeys(self._queue) if name not in self._busy][:number]
+        for name in free:
+            self._queue.remove(name)
+        return free
+
+    async def _strike(self, name: str) -> None:
+        self._busy.add(name)
+        try:
+            await strike(self._world.stack, name, self._world.chance, self._struck)
+            await back(self._world.stack, name)
+        finally:
+            self._busy.discard(name)
