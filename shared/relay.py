@@ -216,11 +216,18 @@ class Relay:
     async def _publish_batch(self, rows: list[asyncpg.Record]) -> int:
         """Publish all or none, atomically, and return the place of the last; the others stand right before it."""
         client = self._messaging.client
+        if not client.is_connected:
+            raise nats.errors.ConnectionClosedError
         batch_id = str(new_id())
         last = len(rows)
+        constant: dict[str, bytes] = {}
         for number, row in enumerate(rows[:-1], start=1):
-            headers = {**_headers(row), "Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-            await client.publish(row["subject"], row["body"], headers=headers)
+            subject = row["subject"]
+            if subject not in constant:
+                constant[subject] = _constant_headers(subject, batch_id)
+            # The client's own `publish` formats and checks eight headers of each message, which took longer than all the rest here. Ours
+            # are ids and tokens of subjects. The request below sends what is pending.
+            await client._send_command(_frame(row, constant[subject], number))
         headers = {
             **_headers(rows[-1]),
             "Nats-Batch-Id": batch_id,
@@ -362,15 +369,44 @@ class Relay:
 
 def _headers(row: asyncpg.Record) -> dict[str, str]:
     """CloudEvents attributes as headers; the body is the message itself."""
-    producer, version, _tenant, noun, verb = row["subject"].split(".")
+    message_id = str(row["message_id"])
+    return {"Nats-Msg-Id": message_id, "ce-id": message_id, **_attributes(row["subject"])}
+
+
+def _attributes(subject: str) -> dict[str, str]:
+    """Those that all messages of a subject share."""
+    producer, version, _tenant, noun, verb = subject.split(".")
     return {
-        "Nats-Msg-Id": str(row["message_id"]),
         "ce-specversion": "1.0",
-        "ce-id": str(row["message_id"]),
         "ce-type": f"{producer}.{version}.{noun}.{verb}",
         "ce-source": f"/recourse/{producer}",
         "content-type": "application/json",
     }
+
+
+def _constant_headers(subject: str, batch_id: str) -> bytes:
+    """The part of a batch's headers that all messages of a subject share, as the protocol has it."""
+    lines = {**_attributes(subject), "Nats-Batch-Id": batch_id}
+    return b"NATS/1.0\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in lines.items())
+
+
+def _frame(row: asyncpg.Record, constant: bytes, number: int) -> bytes:
+    """One message of a batch as the protocol has it."""
+    message_id = str(row["message_id"]).encode()
+    headers = b"%bNats-Msg-Id: %b\r\nce-id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (
+        constant,
+        message_id,
+        message_id,
+        number,
+    )
+    body = row["body"]
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (
+        row["subject"].encode(),
+        len(headers),
+        len(headers) + len(body),
+        headers,
+        body,
+    )
 
 
 class _Lost(msgspec.Struct):

@@ -8,12 +8,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import nats
 import nats.js.errors
 import pytest
 from nats.js import JetStreamContext
 
 from shared import outbox
+from shared.messages.base import encode
 from shared.service import Service
 from tests.infra import Infra
 from tests.stack import Stack, a_request, until
@@ -59,20 +61,31 @@ async def test_messages_are_published_in_the_order_of_the_outbox(stack: Stack) -
         assert [row["stream_seq"] for row in rows] == list(range(1, 641))
 
 
-async def test_a_message_carries_its_id_type_and_source_as_cloudevents_headers(stack: Stack) -> None:
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_message_carries_its_id_type_and_source_as_cloudevents_headers(stack: Stack, number: int) -> None:
+    """Alone as well as in a batch, which the relay writes by itself."""
     async with stack.service("intake") as intake:
-        message = a_request(uuid4())
-        await stack.tell(intake, message)
-        await until(lambda: drained(stack, 1))
-        found = await intake.runtime.nats.js.get_msg("INTAKE", seq=1, direct=True)
-        assert found.subject == f"intake.v1.{message.tenant_id}.entry.requested"
-        headers = dict(found.headers or {})
-        assert headers["Nats-Msg-Id"] == headers["ce-id"] == str(message.message_id)
-        assert (headers["ce-type"], headers["ce-source"], headers["ce-specversion"]) == (
-            "intake.v1.entry.requested",
-            "/recourse/intake",
-            "1.0",
-        )
+        messages = [a_request(uuid4()) for _ in range(number)]
+        tenant_id = messages[0].tenant_id
+        messages = [msgspec.structs.replace(message, tenant_id=tenant_id) for message in messages]
+        await stack.tell(intake, *messages)
+        await until(lambda: drained(stack, number))
+        for place, message in enumerate(messages, 1):
+            found = await intake.runtime.nats.js.get_msg("INTAKE", seq=place, direct=True)
+            assert (found.subject, found.data) == (f"intake.v1.{tenant_id}.entry.requested", encode(message))
+            headers = {
+                name: value
+                for name, value in (found.headers or {}).items()
+                if name.startswith(("ce-", "content-", "Nats-Msg"))
+            }
+            assert headers == {
+                "Nats-Msg-Id": str(message.message_id),
+                "ce-id": str(message.message_id),
+                "ce-type": "intake.v1.entry.requested",
+                "ce-source": "/recourse/intake",
+                "ce-specversion": "1.0",
+                "content-type": "application/json",
+            }
 
 
 async def test_the_same_fact_is_told_once(stack: Stack) -> None:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 RELAY = {"shared/relay.py"}
+WAYS = {"publish", "_send_command"}
 PULLS = {"shared/consuming.py"}  # asks the server for messages, which is a publish on the wire
 
 
 def publishers() -> set[str]:
-    """The modules that call a method named publish."""
+    """The modules that call one of the client's ways to publish."""
     found = set()
     for folder in ("services", "shared"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "publish":
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WAYS:
                     owner = ast.unparse(node.func.value)
                     if owner.endswith(("client", "js", "nats")):
                         found.add(str(path.relative_to(ROOT)))
