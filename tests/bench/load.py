@@ -28,7 +28,8 @@ class Load(Struct, kw_only=True):
     seconds: float = 0.0
     statuses: Counter[int] = Counter()
     latencies: list[float] = []
-    bodies: list[bytes] = []  # of good answers, where they were asked for
+    bodies: list[bytes] = []  # of good answers, where they were asked for; and
+    due: list[float] = []  # when each of those requests was to be sent, seconds since 1970
 
     @property
     def good(self) -> int:
@@ -109,7 +110,7 @@ async def flat_out(
     port: int, requests: Iterator[bytes], concurrency: int, seconds: float, *, keep: bool = False
 ) -> Load:
     """Ask as fast as answers come over so many connections, each with one request on its way."""
-    load = Load(statuses=Counter(), latencies=[], bodies=[])
+    load = Load(statuses=Counter(), latencies=[], bodies=[], due=[])
     open_lines = await lines(port, concurrency)
     clock = time.perf_counter
     done = asyncio.Event()
@@ -128,6 +129,7 @@ async def flat_out(
                 load.latencies.append(now - sent)
                 if keep:
                     load.bodies.append(body)
+                    load.due.append(time.time() - (now - sent))
             if now < until and not line.is_lost:
                 send(line)
                 return
@@ -157,7 +159,7 @@ async def at_rate(
     keep: bool = False,
 ) -> Load:
     """Ask at an even rate, whatever the answers do; a request that finds `most` on their way waits, and its latency counts the wait."""
-    load = Load(statuses=Counter(), latencies=[], bodies=[])
+    load = Load(statuses=Counter(), latencies=[], bodies=[], due=[])
     clock = time.perf_counter
     free = await lines(port, min(most, 16))
     opened = list(free)
@@ -174,9 +176,11 @@ async def at_rate(
             on_way -= 1
             load.statuses[status] += 1
             if 200 <= status < 300:
-                load.latencies.append(clock() - at)
+                taken = clock() - at
+                load.latencies.append(taken)
                 if keep:
                     load.bodies.append(body)
+                    load.due.append(time.time() - taken)
             if not line.is_lost:
                 free.append(line)
             turned.set()

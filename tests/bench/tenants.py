@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, cycle
 from typing import Any, Final
@@ -73,11 +74,12 @@ async def subscribe(
     )
 
 
-async def subscribers(operator: Api, number: int, **how: Any) -> list[Tenancy]:
-    """So many tenants, the four organisations in turn."""
-    return [
-        await subscribe(operator, each, **how) for each, _ in zip(cycle(ORGANISATIONS), range(number), strict=False)
-    ]
+async def subscribers(
+    operator: Api, number: int, organisations: Sequence[Organisation] = ORGANISATIONS, **how: Any
+) -> list[Tenancy]:
+    """So many tenants, the organisations in turn."""
+    chosen = [each for each, _ in zip(cycle(organisations), range(number), strict=False)]
+    return list(await asyncio.gather(*(subscribe(operator, each, **how) for each in chosen)))
 
 
 def complaints(tenancies: Sequence[Tenancy]) -> Iterator[bytes]:

@@ -1,0 +1,120 @@
+"""Two replicas of each service against one: nothing lost, nothing done twice, and not slower."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from services.stack import Stack, master_key
+from services.supervisor import ServiceProcess
+from shared.embedded.access import SERVICES
+from tests.bench.ends import cases_of, span
+from tests.bench.figures import Calibration, Figure, Stage, Target, at_least, at_most, by_name
+from tests.bench.load import Load, flat_out
+from tests.bench.pipeline import CONCURRENCY, PATIENCE_SECONDS, Running, process_of, running
+
+SECONDS: Final = 5.0
+_WITH_MASTER_KEY: Final = ("intake", "routing", "notify")
+
+# What is wrong with complaints that were answered 201, one row each.
+WRONG: Final = """
+SELECT 'no complaint' AS what, id FROM unnest($1::uuid[]) AS id
+ WHERE NOT EXISTS (SELECT FROM intake.complaint WHERE complaint_id = id)
+UNION ALL
+SELECT 'a number given twice', min(complaint_id::text)::uuid FROM intake.complaint GROUP BY tenant_id, number HAVING count(*) > 1
+UNION ALL
+SELECT 'told other than once', id FROM unnest($1::uuid[]) AS id
+ WHERE (SELECT count(*) FROM intake.outbox
+         WHERE subject LIKE '%complaint.received' AND convert_from(body, 'UTF8')::jsonb ->> 'case_id' = id::text) <> 1
+   AND $2
+UNION ALL
+SELECT 'no case, or a timeline that does not begin once', id FROM unnest($1::uuid[]) AS id
+ WHERE (SELECT count(*) FROM routing.entry WHERE case_id = id AND kind = 'received') <> 1
+UNION ALL
+SELECT 'routing and sla hold other timelines', id FROM unnest($1::uuid[]) AS id
+ WHERE (SELECT count(*) FROM routing.entry WHERE case_id = id) <> (SELECT count(*) FROM sla.timeline_entry WHERE case_id = id)
+UNION ALL
+SELECT 'a message queued twice', min(delivery_id::text)::uuid FROM notify.delivery WHERE case_id = ANY ($1::uuid[])
+ GROUP BY tenant_id, case_id, rule, audience, addressee, channel HAVING count(*) > 1
+UNION ALL
+SELECT 'no fact', id FROM unnest($1::uuid[]) AS id
+ WHERE NOT EXISTS (SELECT FROM reporting.fact WHERE case_id = id)"""
+
+
+async def measure(stage: Stage) -> list[Figure]:
+    one: list[float] = []
+    two: list[float] = []
+    wrong: list[str] = []
+    async with running(stage, "scaling") as found:
+        warm = await flat_out(found.port, found.requests, 8, 2 * stage.share, keep=True)
+        await found.ends.latencies(warm, PATIENCE_SECONDS)
+        connection = await asyncpg.connect(found.stack.local.superuser_dsn)
+        try:
+            for turn in range(stage.runs):
+                stage.tell(f"scaling: round {turn + 1} of {stage.runs}")
+                one.append(await _round(found, [found.port], stage, connection, wrong))
+                second = _replicas(found.stack)
+                try:
+                    await asyncio.gather(*(each.start() for each in second))
+                    two.append(await _round(found, [found.port, second[0].port], stage, connection, wrong))
+                finally:
+                    await asyncio.gather(*(each.stop() for each in second))
+        finally:
+            await connection.close()
+    ratio = statistics.median(second / first for first, second in zip(one, two, strict=True))
+    return [
+        Figure("one_replica_per_second", round(statistics.median(one), 1), "complaints/s", {"runs": _rounded(one)}),
+        Figure("two_replicas_per_second", round(statistics.median(two), 1), "complaints/s", {"runs": _rounded(two)}),
+        Figure("two_replicas_to_one", round(ratio, 4), "ratio"),
+        Figure("two_replicas_wrong", len(wrong), "findings", {"first": wrong[:10]}),
+    ]
+
+
+def targets(figures: Sequence[Figure], _: Calibration) -> list[Target]:
+    found = by_name(figures)
+    return [
+        at_most("two_replicas_wrong", found["two_replicas_wrong"].value, 0),
+        at_least("two_replicas_to_one", found["two_replicas_to_one"].value, 1.0),
+    ]
+
+
+async def _round(
+    found: Running, ports: list[int], stage: Stage, connection: asyncpg.Connection, wrong: list[str]
+) -> float:
+    """Complaints a second that come all the way, the load shared out over these ports."""
+    requests = found.requests
+    loads = await asyncio.gather(
+        *(flat_out(port, requests, CONCURRENCY // len(ports), SECONDS * stage.share, keep=True) for port in ports)
+    )
+    load = Load(
+        bodies=[body for each in loads for body in each.bodies],
+        due=[due for each in loads for due in each.due],
+    )
+    wrong += [f"answered {status}: {number}" for each in loads for status, number in each.problems.items()]
+    taken = await found.ends.latencies(load, PATIENCE_SECONDS)
+    cases: list[UUID] = cases_of(load)
+    wrong += [f"{row['what']}: {row['id']}" for row in await connection.fetch(WRONG, cases, len(cases) < 200)]
+    return len(cases) / span((due + each for due, each in zip(load.due, taken, strict=True)), load)
+
+
+def _replicas(stack: Stack) -> list[ServiceProcess]:
+    """A second process of each service, intake's first; not started yet."""
+    made = []
+    for name in SERVICES:
+        extra = {}
+        if name in _WITH_MASTER_KEY:
+            extra[f"RECOURSE_{name.upper()}_MASTER_KEY"] = master_key(stack.local.folder, name)
+        process = stack.local.process(name, extra=extra)
+        process.name = f"{name}-2"
+        made.append(process)
+    assert process_of(stack, "intake").port != made[0].port
+    return made
+
+
+def _rounded(rates: list[float]) -> list[float]:
+    return [round(rate, 1) for rate in rates]
