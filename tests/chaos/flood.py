@@ -42,14 +42,21 @@ class Flood:
         finally:
             flood.cancel()
             await asyncio.gather(flood, return_exceptions=True)
-        figures = {"alone": alone, "beside_the_flood": beside, "answers_to_the_flood": dict(answers)}
+        again = await self._quiet(world, quiet)  # what else the machine does meanwhile is no fault of the flood's
+        figures = {
+            "alone": alone,
+            "beside_the_flood": beside,
+            "alone_again": again,
+            "answers_to_the_flood": dict(answers),
+        }
         if not answers["429"]:
             raise CaseFailedError(f"the flood was never turned away: {dict(answers)}")
         if answers["429 without Retry-After"] or any(name.startswith("5") for name in answers):
             raise CaseFailedError(f"the flood was answered {dict(answers)}")
         for name in ("p99_ms", "answer_p99_ms"):
-            if beside[name] > max(2 * alone[name], alone[name] + ADDED_MS):
-                raise CaseFailedError(f"quiet tenants: {name} {beside[name]}, and {alone[name]} alone")
+            usual = max(alone[name], again[name])
+            if beside[name] > max(2 * usual, usual + ADDED_MS):
+                raise CaseFailedError(f"quiet tenants: {name} {beside[name]}, and {usual} alone")
         return figures
 
     async def _quiet(self, world: World, tenants: list[Tenancy]) -> dict[str, float]:

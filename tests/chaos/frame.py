@@ -64,7 +64,7 @@ class Size(Struct, frozen=True, kw_only=True):
     model_examples: int = 200
     model_steps: int = 12
     clock_jumps: int = 4
-    flood_seconds: float = 15.0
+    flood_seconds: float = 10.0
     stream_losses: int = 1
 
 
