@@ -89,6 +89,7 @@ class Tenancy(Struct, kw_only=True):
     slug: str
     tenant_id: Any
     admin: Api
+    admin_key: str
     systems: Api
     systems_key: str
     clerk: Api

@@ -45,6 +45,7 @@ async def _subscribe(world: World, number: int, limits: dict[str, int]) -> Tenan
         slug=slug,
         tenant_id=UUID(created["tenant"]["tenant_id"]),
         admin=admin,
+        admin_key=created["admin_key"],
         systems=admin.with_key(systems["key"]),
         systems_key=systems["key"],
         clerk=known,
