@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ from shared import fail_points
 from shared.database import Database, Tx, is_outage
 from shared.errors import NotFoundError, NotYetError, UnavailableError
 from shared.ids import new_id
-from shared.messages.base import Message, class_of, decode
+from shared.messages.base import LIVE, Message, class_of, decode
 from shared.messaging import Messaging, stream_of
 from shared.telemetry import Metrics, continued_trace, describe, error_text
 
@@ -118,6 +119,7 @@ class Delivery(msgspec.Struct, eq=False):
     flaw: str | None  # why it cannot be read
     touched: float  # when the server last heard that we still have it
     suspect: bool = False
+    place: int = 0  # in the stream
 
 
 class Consumer:
@@ -302,6 +304,7 @@ class Consumer:
             flaw=flaw,
             touched=asyncio.get_running_loop().time(),
             suspect=flaw is not None or metadata.num_delivered >= 3 or key in self._known_suspects,
+            place=metadata.sequence.stream,
         )
 
     async def _keep_alive(self) -> None:
@@ -341,11 +344,19 @@ class Consumer:
                     self._rest.set()
 
     def _next_group(self) -> list[Delivery]:
-        """Take the next messages of the tenant whose turn it is; it then goes to the end of the queue."""
+        """Take the next messages of the tenant whose turn it is; it then goes to the end of the queue.
+
+        What concerns all live tenants, a tick, waits until everything in hand that stands before it has been applied: that is what it says.
+        """
         for tenant_id, queue in self._waiting.items():
             if tenant_id in self._busy:
                 continue
             size = FAIR_BATCH if len(self._waiting) > 1 else BATCH
+            if tenant_id == LIVE:
+                first = self._first_in_hand()
+                size = min(size, sum(delivery.place < first for delivery in queue))
+                if size == 0:
+                    continue
             group = [queue.popleft() for _ in range(min(size, len(queue)))]
             if queue:
                 self._waiting.move_to_end(tenant_id)
@@ -354,6 +365,12 @@ class Consumer:
             self._busy.add(tenant_id)
             return group
         return []
+
+    def _first_in_hand(self) -> float:
+        """The first place in the stream that some tenant's message in hand has; those that have failed before hold up nobody."""
+        return min(
+            (each.place for each in self._in_hand if each.tenant_id != LIVE and not each.suspect), default=math.inf
+        )
 
     def _next_suspect(self) -> list[Delivery]:
         """Take one message that has failed before: alone, and apart, so that healthy ones do not wait for it."""

@@ -14,7 +14,7 @@ from shared.consuming import Consumer
 from shared.database import Tx
 from shared.errors import NotYetError
 from shared.messages import EntryRequested
-from shared.messages.base import encode, subject_of
+from shared.messages.base import LIVE, encode, subject_of
 from shared.service import Service
 from tests.stack import Stack, a_request, record, until
 
@@ -45,6 +45,25 @@ async def test_what_is_told_is_applied_once_and_in_order(stack: Stack) -> None:
         for tenant, messages in told.items():
             rows = await stack.root.fetch("SELECT message_id FROM sla.effect WHERE tenant_id = $1 ORDER BY id", tenant)
             assert [row["message_id"] for row in rows] == [message.message_id for message in messages]
+
+
+async def test_what_concerns_all_tenants_waits_for_what_stands_before_it(stack: Stack) -> None:
+    """A tick says that every entry before it has been applied, although tenants are served side by side."""
+    entries, tick, after = [a_request(uuid4()) for _ in range(3)], a_request(LIVE), a_request(uuid4())
+    released = asyncio.Event()
+
+    async def record_slowly(message: EntryRequested, tx: Tx) -> None:
+        if message.message_id == entries[0].message_id:
+            await released.wait()
+        await record(message, tx)
+
+    async with stack.service("intake") as intake, stack.hearing(record_slowly):
+        for message in (*entries, tick, after):
+            await stack.tell(intake, message)
+        await until(lambda: applied(stack, 3))  # all but the slow one and the tick
+        released.set()
+        await until(lambda: applied(stack, 5))
+        assert (await stack.effects())[-2:] == [entries[0].message_id, tick.message_id]
 
 
 async def applied(stack: Stack, count: int) -> bool:
