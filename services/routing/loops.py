@@ -26,6 +26,7 @@ DUTY_SECONDS = 60.0
 LOOK_SECONDS = 1.0
 SWEEP_ALL_SECONDS = 3600.0
 SWEEP_BATCH = 200
+REFRESHED_TOGETHER = 8  # cases in one transaction
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger()
@@ -83,7 +84,11 @@ class Loops:
         for each in due:
             by_tenant[each.tenant_id].append(each)
         for mine in by_tenant.values():
-            await refreshing.look_anew(parts.of(self.runtime).desk, self.runtime.db, mine)
+            # A tick waits for whoever is stamping, until their commit: no transaction is to last long.
+            for start in range(0, len(mine), REFRESHED_TOGETHER):
+                await refreshing.look_anew(
+                    parts.of(self.runtime).desk, self.runtime.db, mine[start : start + REFRESHED_TOGETHER]
+                )
         return 0 if len(due) == self.settings.refresh_batch else None
 
     async def test_clocks(self) -> float | None:
