@@ -60,9 +60,13 @@ class Load:
         clients = [asyncio.create_task(self._client(random.Random(self._chance.random()))) for _ in range(CLIENTS)]
         try:
             yield self
+        except asyncio.CancelledError:  # everything ends; nobody wants the answers any more
+            for client in clients:
+                client.cancel()
+            raise
         finally:
             self._stopping = True
-            await asyncio.gather(*clients)
+            await asyncio.gather(*clients, return_exceptions=True)
 
     async def last(self, seconds: float) -> None:
         """Send for a while."""

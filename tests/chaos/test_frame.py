@@ -14,7 +14,7 @@ from shared.messages.routing import EntryAppended
 from shared.policy.compiling import compile_policy
 from shared.policy.documents import parse
 from tests.chaos.cases import gate
-from tests.chaos.fail_points import PLACES
+from tests.chaos.fail_points import BURYING, PLACES
 from tests.chaos.frame import Report
 from tests.chaos.mutated import FAULTS
 from tests.chaos.poison import bodies
@@ -27,7 +27,7 @@ async def _nothing(*_: Any) -> None:
 
 
 def test_every_fail_point_is_some_services_and_no_other_is_named() -> None:
-    named = [point for points in PLACES.values() for point in points]
+    named = [BURYING[1], *(point for points in PLACES.values() for point in points)]
     assert sorted(named) == sorted(POINTS)
     assert len(POINTS) >= 24
 
