@@ -70,13 +70,14 @@ class Tx:
     For many rows, INSERT ... SELECT FROM unnest(...): PostgreSQL refuses COPY into tables under row-level security.
     """
 
-    __slots__ = ("_after", "_connection", "_savepoints", "database", "tenant_id")
+    __slots__ = ("_after", "_connection", "_last", "_savepoints", "database", "tenant_id")
 
     def __init__(self, database: Database, connection: Any, tenant_id: UUID) -> None:
         self.database = database
         self.tenant_id = tenant_id
         self._connection = connection
         self._after: list[Callable[[], object]] = []
+        self._last: dict[Callable[[Tx, Sequence[Any]], Awaitable[None]], list[Any]] = {}
         self._savepoints = 0
 
     async def fetch(self, query: str, *args: Any) -> list[Record]:
@@ -104,13 +105,28 @@ class Tx:
         """A savepoint: what happens inside is undone if the block raises, and the transaction goes on."""
         self._savepoints += 1
         name = f"inner_{self._savepoints}"
+        await self._finish()
         await self._connection.execute(f"SAVEPOINT {name}")
         try:
             yield
+            await self._finish()
         except BaseException:
+            self._last.clear()
             await self._connection.execute(f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
             raise
         await self._connection.execute(f"RELEASE SAVEPOINT {name}")
+
+    def at_the_end(self, store: Callable[[Tx, Sequence[Any]], Awaitable[None]]) -> list[Any]:
+        """Return the list whose items `store` is given right before the commit, all at once: many rows in one statement.
+
+        Around a savepoint it is called before, and before the savepoint is released, so that what is undone is not stored.
+        """
+        return self._last.setdefault(store, [])
+
+    async def _finish(self) -> None:
+        while self._last:
+            store = next(iter(self._last))
+            await store(self, self._last.pop(store))
 
     def after_commit(self, callback: Callable[[], object]) -> None:
         """Call `callback` once the transaction has committed, and never otherwise: to wake a loop or drop a cached value."""
@@ -189,6 +205,7 @@ class Database:
             # One round trip. The value is a UUID's own text: hexadecimal digits and hyphens.
             await connection.execute(f"BEGIN; SELECT set_config('app.tenant_id', '{tenant_id}', true)")
             yield tx
+            await tx._finish()
             fail_points.reach(f"{role}.commit")
             await connection.execute("COMMIT")
         except BaseException:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 import msgspec
 
@@ -22,8 +23,9 @@ SELECT *
   FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[])
     ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING"""
 
-
 MAX_BODY = 900_000  # bytes; NATS takes 1 MiB with headers, and what it refuses would block what follows
+
+Row = tuple[UUID, UUID, str, bytes]
 
 
 async def add(tx: Tx, message: Message) -> None:
@@ -31,25 +33,29 @@ async def add(tx: Tx, message: Message) -> None:
 
     Messages of one service are published in the order in which they were added. One whose id is in the outbox already is not added again:
     the same fact bears the same id. TooLargeError for one that no stream would take.
+
+    They are collected, and stored in one statement right before the commit.
     """
-    message = _traced(message)
-    await tx.execute(ADD, message.tenant_id, message.message_id, subject_of(message), _body(message))
-    _wake(tx)
+    await add_many(tx, (message,))
 
 
 async def add_many(tx: Tx, messages: Iterable[Message]) -> None:
-    """As `add`, in one statement."""
-    traced = [_traced(message) for message in messages]
-    if not traced:
-        return
-    await tx.execute(
-        ADD_MANY,
-        [message.tenant_id for message in traced],
-        [message.message_id for message in traced],
-        [subject_of(message) for message in traced],
-        [_body(message) for message in traced],
-    )
-    _wake(tx)
+    """As `add`, for several."""
+    rows = [_row(_traced(message)) for message in messages]
+    if rows:
+        tx.at_the_end(_store).extend(rows)
+
+
+async def _store(tx: Tx, rows: Sequence[Row]) -> None:
+    if len(rows) == 1:
+        await tx.execute(ADD, *rows[0])
+    else:
+        await tx.execute(ADD_MANY, *(list(column) for column in zip(*rows, strict=True)))
+    tx.after_commit(tx.database.outbox_added.set)
+
+
+def _row(message: Message) -> Row:
+    return message.tenant_id, message.message_id, subject_of(message), _body(message)
 
 
 def _body(message: Message) -> bytes:
@@ -66,7 +72,3 @@ def _traced(message: Message) -> Message:
     if message.traceparent is not None or current is None:
         return message
     return msgspec.structs.replace(message, traceparent=current)
-
-
-def _wake(tx: Tx) -> None:
-    tx.after_commit(tx.database.outbox_added.set)

@@ -1,4 +1,4 @@
-"""When a complaint has come all the way: its fact is in reporting, with an assignment, a clock and a queued message."""
+"""When a complaint has come all the way: its fact is in reporting, with an assignment and clocks, and its message is queued."""
 
 from __future__ import annotations
 
@@ -21,27 +21,33 @@ WHOLE: Final = tuple(each for each in ORGANISATIONS if each.slug in ("tcm-hospit
 
 _LOOK_SECONDS: Final = 0.1
 
-# Seen by PostgreSQL itself, in the transaction that completes the fact: looking from outside would add its own delay.
+# Seen by PostgreSQL itself, in the transactions that get that far: looking from outside would add its own delay.
 NOTE_ENDS: Final = """
 CREATE SCHEMA IF NOT EXISTS bench;
-CREATE TABLE IF NOT EXISTS bench.ended (case_id uuid PRIMARY KEY, at timestamptz NOT NULL);
-CREATE OR REPLACE FUNCTION bench.note_end() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE TABLE IF NOT EXISTS bench.reached (case_id uuid, part text, at timestamptz NOT NULL, PRIMARY KEY (case_id, part));
+CREATE OR REPLACE FUNCTION bench.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    INSERT INTO bench.ended (case_id, at) VALUES (NEW.case_id, clock_timestamp()) ON CONFLICT DO NOTHING;
+    INSERT INTO bench.reached (case_id, part, at) VALUES (NEW.case_id, TG_ARGV[0], clock_timestamp()) ON CONFLICT DO NOTHING;
     RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER note_end AFTER INSERT OR UPDATE ON reporting.fact FOR EACH ROW
-    WHEN (NEW.counted -> 'measures' ? 'assigned' AND NEW.body ? 'runs' AND (NEW.counted -> 'totals')::text LIKE '%"messages:%')
-    EXECUTE FUNCTION bench.note_end()"""
+CREATE OR REPLACE TRIGGER note_fact AFTER INSERT OR UPDATE ON reporting.fact FOR EACH ROW
+    WHEN (NEW.counted -> 'measures' ? 'assigned' AND NEW.body ? 'runs')
+    EXECUTE FUNCTION bench.note('fact');
+CREATE OR REPLACE TRIGGER note_message AFTER INSERT ON notify.delivery FOR EACH ROW
+    WHEN (NEW.case_id IS NOT NULL)
+    EXECUTE FUNCTION bench.note('message')"""
 
 ENDED: Final = """
-SELECT case_id, at
-  FROM bench.ended
- WHERE case_id = ANY ($1::uuid[])"""
+SELECT case_id, max(at) AS at
+  FROM bench.reached
+ WHERE case_id = ANY ($1::uuid[])
+ GROUP BY case_id
+HAVING count(*) = 2"""
 
 LEFT: Final = """
-SELECT count(*) - (SELECT count(*) FROM bench.ended WHERE case_id = ANY ($1::uuid[]))
-  FROM unnest($1::uuid[])"""
+SELECT 2 * cardinality($1::uuid[]) - count(*)
+  FROM bench.reached
+ WHERE case_id = ANY ($1::uuid[])"""
 
 
 class _Receipt(Struct):
@@ -59,7 +65,9 @@ class Ends:
         until = time.monotonic() + seconds
         while left := await self._connection.fetchval(LEFT, list(cases)):
             if time.monotonic() > until:
-                raise TimeoutError(f"{left} of {len(cases)} complaints have no whole fact after {seconds:.0f} s")
+                raise TimeoutError(
+                    f"{len(cases)} complaints: {left} facts or messages are missing after {seconds:.0f} s"
+                )
             await asyncio.sleep(_LOOK_SECONDS)
         rows = await self._connection.fetch(ENDED, list(cases))
         return {row["case_id"]: row["at"].timestamp() for row in rows}

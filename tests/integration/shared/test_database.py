@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from shared import outbox
 from shared.database import Database, UnsafeServerError, check_durability, dsn_for, is_outage
 from shared.errors import UnavailableError
 from shared.ids import new_id
@@ -18,6 +19,7 @@ from shared.migrations import SERVICES
 from shared.settings import ServiceSettings, load
 from tests.infra import Database as OwnDatabase
 from tests.infra import Infra, service_settings
+from tests.stack import a_request
 
 A, B = uuid4(), uuid4()
 
@@ -443,3 +445,19 @@ def test_the_address_for_a_role_keeps_place_and_options() -> None:
         "postgresql://sla_api:p%40ss%2F1@db:5432/r?sslmode=require"
     )
     assert dsn_for("postgresql:///r?host=/run/pg", "sla_api") == "postgresql://sla_api@/r?host=/run/pg"
+
+
+async def test_messages_are_stored_in_order_at_the_end_without_those_of_an_undone_savepoint(db: Database) -> None:
+    first, undone, second, third = (a_request(A) for _ in range(4))
+    async with db.worker_tx(A) as tx:
+        await outbox.add(tx, first)
+        with pytest.raises(ZeroDivisionError):
+            async with tx.transaction():
+                await outbox.add(tx, undone)
+                raise ZeroDivisionError
+        async with tx.transaction():
+            await outbox.add(tx, second)
+        await outbox.add_many(tx, [third, first])
+    async with db.worker_tx(A) as tx:
+        stored = [row["message_id"] for row in await tx.fetch("SELECT message_id FROM outbox ORDER BY id")]
+    assert stored == [first.message_id, second.message_id, third.message_id]
