@@ -74,12 +74,16 @@ def publish_instead_of_outbox() -> None:
 
 def effects_without_guard() -> None:
     """Amounts are posted without looking at what has been posted already."""
+    import msgspec
+
     from services.sla import repository
 
-    async def positions(*_: Any) -> dict[UUID, Any]:
-        return {}
+    claim = repository.claim
 
-    _put(repository, "positions", positions)
+    async def forgetful(*arguments: Any) -> list[repository.Watched]:
+        return [msgspec.structs.replace(case, positions={}) for case in await claim(*arguments)]
+
+    _put(repository, "claim", forgetful)
 
 
 def random_notification_key() -> None:
