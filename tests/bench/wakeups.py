@@ -55,9 +55,11 @@ SELECT EXISTS (SELECT FROM sla.outbox WHERE published_at IS NULL)
 DONE = """
 SELECT count(*) AS messages, count(*) FILTER (WHERE subject LIKE '%announcement.made') AS announcements,
        coalesce(sum(length(body)), 0) AS bytes, max(created_at) AS written_at, max(published_at) AS published_at,
-       count(DISTINCT convert_from(body, 'UTF8')::json ->> 'case_id') AS cases
-  FROM sla.outbox
- WHERE created_at >= $1"""
+       count(DISTINCT case_id) AS cases
+  FROM (SELECT subject, body, created_at, published_at, (convert_from(body, 'UTF8')::json ->> 'case_id')::uuid AS case_id
+          FROM sla.outbox
+         WHERE created_at >= $1)
+  JOIN public.waiting_case USING (case_id)"""
 
 WOKEN = """
 SELECT count(*)
