@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -451,7 +452,7 @@ async def test_messages_are_stored_in_order_at_the_end_without_those_of_an_undon
     first, undone, second, third = (a_request(A) for _ in range(4))
     async with db.worker_tx(A) as tx:
         await outbox.add(tx, first)
-        with pytest.raises(ZeroDivisionError):
+        with contextlib.suppress(ZeroDivisionError):
             async with tx.transaction():
                 await outbox.add(tx, undone)
                 raise ZeroDivisionError

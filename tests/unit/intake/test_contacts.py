@@ -85,3 +85,13 @@ def test_a_masked_mobile_hides_its_middle(digits: str) -> None:
     number = phone_number(digits, "CN")
     assert number is not None
     assert masked_phone(number) == f"{digits[:3]}****{digits[-4:]}"
+
+
+@pytest.mark.parametrize(
+    "number", [f"1{second}{rest}" for second in range(3, 10) for rest in ("000000000", "912345678")]
+)
+def test_the_short_way_for_usual_numbers_says_what_the_tables_say(number: str) -> None:
+    for text in (number, f"+86{number}"):
+        assert phone_number(text, "CN") == phone_number(f"\u3000{text}", "CN") == f"+86{number}"
+    assert phone_number(f"+86{number}", "US") == f"+86{number}"
+    assert phone_number(number, "US") == phone_number(f"\u3000{number}", "US")
