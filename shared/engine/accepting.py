@@ -11,6 +11,8 @@ from shared.engine.state import CaseState, Context
 
 def accept_at_receipt(case: CaseState, entry: Entry) -> None:
     """A complaint that counts as accepted as soon as it is received."""
+    if entry.kind != "received" or not case.policy.accept_at_receipt or case.case_kind != "complaint":
+        return
     condition = case.policy.accept_when
     if condition is None or condition(case.scope) is True:
         case.acceptance = AcceptanceView(accepted=True, at=entry.at)
@@ -35,10 +37,12 @@ def accept(case: CaseState, entry: Entry, handlers: Handlers, context: Context) 
     if not case.decided_by_person and (case.policy.acceptance or case.acceptance is not None):
         _judge(case, entry.at)
     now = case.acceptance
+    case.is_declined = now is not None and not now.accepted
     if now is before and entry.kind != "received":
         return
-    case.write("accepted", None if now is None else now.accepted)
-    case.write("decline_reason", None if now is None else now.reason)
+    if now is not before:
+        case.write("accepted", None if now is None else now.accepted)
+        case.write("decline_reason", None if now is None else now.reason)
     if now is not None:
         case.trigger("decision:accepted" if now.accepted else "decision:declined", context)
 

@@ -21,7 +21,7 @@ from shared.engine.acting import act, change_state, do, drop_waiting, plan, rout
 from shared.engine.calendar import CalendarBook
 from shared.engine.changing import change_calendar, change_policy, tighten
 from shared.engine.classing import class_of, classify
-from shared.engine.clocks import cancel_all, move_clocks, reconsider, repeat, start
+from shared.engine.clocks import cancel_all, move_clocks, reconsider, repeat
 from shared.engine.counting import count, take_counts
 from shared.engine.duties import begin_duty, occurrences
 from shared.engine.imposing import decide, impose, penalties
@@ -35,9 +35,9 @@ from shared.engine.state import CaseState, Context, Counter, Later
 MOST_DERIVED: Final = 500
 """How many events one event may set off; the linter refuses rules that create their own trigger, this is the net below it."""
 
-CHANGES_RULES: Final = frozenset({"policy_changed", "calendar_changed"})
 CHANGES_CLASS: Final = ("class:", "state:", "decision:")
 
+KIND: Final = attrgetter("kind")
 IN_ORDER: Final = attrgetter("started_at", "rule", "run", "part")
 
 
@@ -54,56 +54,55 @@ class Case(CaseState):
 
     def apply(self, entry: Entry) -> None:
         """Take one entry, after everything that was due before it."""
-        at, kind, data = entry.at, entry.kind, entry.data
-        if self.heap and self.heap[0][0] < at:
+        at, data, heap = entry.at, entry.data, self.heap
+        if heap and heap[0][0] < at:
             self.advance(at, inclusive=False)
-        self.at = at
-        self._calendar = None
-        self.seq = entry.seq
-        self.current = entry
-        if kind in CHANGES_RULES:
+        self.at, self._calendar = at, None
+        self.seq, self.current = entry.seq, entry
+        handlers = self.policy.entries.get(entry.kind)
+        if handlers is None or handlers.is_rare or "step" in data:  # most entries are none of these
+            if self.case_kind == "duty" and entry.kind == "received":
+                self.begin_duties(at, datetime.fromisoformat(str(data["until"])))  # a year of duties: nobody complained
+                return
             self._change_rules(entry)
-        policy = self.policy
-        step = data.get("step")
-        if step is None and kind in policy.entries:  # as most are
-            handlers = policy.entries[kind]
-            keys = handlers.keys
-        else:
-            keys, handlers = policy.set_off_by(kind, step)
-        if handlers.is_rare and self.case_kind == "duty" and kind == "received":
-            self.begin_duties(at, datetime.fromisoformat(str(data["until"])))  # a year of duties: nobody complained
-            self.current = None
-            return
+            handlers = self.policy.set_off_by(entry)
         context = self.scope.context = Context(at, data, entry.seq, entry, entry.by)
         if handlers.tells or not SAID_LATER.isdisjoint(data):
             take_over(self, entry)
         self.past.append(entry)
         if self.keeps_records:
-            keep(self, entry, keys)
-        if handlers.is_rare and kind == "received" and policy.accept_at_receipt and self.case_kind == "complaint":
+            keep(self, entry)
+        if handlers.is_rare:
             accept_at_receipt(self, entry)
-        if policy.classifies and (self.alerts & CLASSES or handlers.classes):
+        if self.alerts & CLASSES or handlers.classes:
             classify(self, handlers, context)
-        if handlers.judges or (self.acceptance is not None and not self.acceptance.accepted):
+        if handlers.judges or self.is_declined:
             accept(self, entry, handlers, context)
-        self._handle(keys, handlers, context)
-        if handlers.is_rare and kind == "counted":
+        if handlers.moves_state:
+            change_state(self, handlers, context)
+        if handlers.moves_clocks:
+            move_clocks(self, handlers, context)
+        if self.alerts & WHILES:
+            reconsider(self, context)
+        if handlers.acts:
+            self._act_on(handlers, context)
+        if handlers.is_rare:
             take_counts(self, entry, context)
-        if self.queue:
             self._drain()
-        if handlers.is_rare and kind in ("merged", "split") and data.get("deadlines"):
             tighten(self, entry)
-        self.current = None
+        elif self.queue:
+            self._drain()
 
     def _change_rules(self, entry: Entry) -> None:
         if entry.kind == "policy_changed":
             change_policy(self, entry)
-        else:
+        elif entry.kind == "calendar_changed":
             change_calendar(self, entry)
 
     def advance(self, to: datetime, *, inclusive: bool = True) -> None:
         """Handle what is due up to `to`, in order; `to` itself only when inclusive."""
         heap = self.heap
+        self.current = None  # what happens now is no entry's doing
         while heap:
             at = heap[0][0]
             if at > to or (at == to and not inclusive):
@@ -130,11 +129,11 @@ class Case(CaseState):
         self.reach(due)
         if run.rule.timer:
             run.state, run.stopped_at = "fired", None
-            self.clock_event("fired", run, due)
+            self.clock_event(run.rule.fired_key, run, due)
             repeat(self, run, due)
         else:
             run.state, run.breached_at = "breached", due
-            self.clock_event("breach", run, due)
+            self.clock_event(run.rule.breach_key, run, due)
 
     def _climb(self, run: Run, rung: Rung, at: datetime) -> None:
         """A step before or after a limit."""
@@ -154,7 +153,7 @@ class Case(CaseState):
         act(self, later.rule, later.context)
 
     def _drain(self) -> None:
-        """Handle what the last event set off, until all is quiet."""
+        """Take what the last event set off through the stages, until all is quiet."""
         events = 0
         while self.queue:
             events += 1
@@ -166,29 +165,17 @@ class Case(CaseState):
                 continue
             self.scope.context = context
             handlers = self.policy.on[key]
-            self._handle(handlers.keys, handlers, context)
-
-    def _handle(self, keys: tuple[str, ...], handlers: Handlers, context: Context) -> None:
-        """Take an event through the stages."""
-        if handlers.usual_state is not None or handlers.states:
-            change_state(self, handlers, context)
-        if handlers.moves_clocks:
-            move_clocks(self, handlers, keys, context)
-        for condition, clock in handlers.starts:
-            if condition is None or self.holds(condition, clock):
-                start(self, clock, context)
-        if self.alerts & WHILES and (context.entry is not None or keys[0].startswith(CHANGES_CLASS)):
-            reconsider(self, context)
-        if handlers.acts:
-            self._act_on(handlers, context)
-        if handlers.decides and context.entry is not None:
-            decide(self, context.entry, context)
-        for condition, penalty in handlers.penalties:
-            if self.applies(condition, penalty):
-                impose(self, penalty, keys, context)
+            if handlers.moves_state:
+                change_state(self, handlers, context)
+            if handlers.moves_clocks:
+                move_clocks(self, handlers, context)
+            if self.alerts & WHILES and (context.entry is not None or key.startswith(CHANGES_CLASS)):
+                reconsider(self, context)
+            if handlers.acts:
+                self._act_on(handlers, context)
 
     def _act_on(self, handlers: Handlers, context: Context) -> None:
-        """Routing, effects and counts."""
+        """Routing, effects, counts and penalties."""
         for condition, routing in handlers.routes:
             if self.applies(condition, routing):
                 route(self, routing, context)
@@ -201,6 +188,11 @@ class Case(CaseState):
         for condition, subject in handlers.subjects:
             if self.applies(condition, subject):
                 count(self, subject, context)
+        if handlers.decides and context.entry is not None:
+            decide(self, context.entry, context)
+        for condition, penalty in handlers.penalties:
+            if self.applies(condition, penalty):
+                impose(self, penalty, handlers.keys, context)
 
     def begin_duties(self, start: datetime, end: datetime) -> None:
         """Put every occurrence of every duty that touches [start, end] on the agenda."""
@@ -299,8 +291,10 @@ def replay(
 
     A retroactive change of policy replays all of it under the new version, silently up to the change.
     """
-    changes = [entry for entry in timeline if entry.kind == "policy_changed"]
-    last = next((entry for entry in reversed(changes) if entry.data.get("effect") == "retroactive"), None)
+    last = None
+    if "policy_changed" in map(KIND, timeline):  # most timelines have none: nothing else need be looked at
+        changes = [entry for entry in timeline if entry.kind == "policy_changed"]
+        last = next((entry for entry in reversed(changes) if entry.data.get("effect") == "retroactive"), None)
     if last is not None:
         policy_version = int(last.data["version"])
     case = Case(policies, calendars, policy_version=policy_version, case_kind=case_kind, counter=counter)

@@ -67,7 +67,9 @@ def _recompute(case: CaseState, run: Run, at: datetime, former: ClockView) -> bo
 
 def tighten(case: CaseState, entry: Entry) -> None:
     """Of merged or split complaints each keeps the strictest deadline."""
-    for name, text in entry.data["deadlines"].items():
+    if entry.kind not in ("merged", "split"):
+        return
+    for name, text in (entry.data.get("deadlines") or {}).items():
         due = datetime.fromisoformat(text) if isinstance(text, str) else text
         for run in case.runs.get(name, ()):
             if run.active and run.state == "running" and run.due_at is not None and due < run.due_at:

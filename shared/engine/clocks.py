@@ -13,7 +13,6 @@ from shared.engine.amounts import Amount, parse_amount
 from shared.engine.model import ClockView
 from shared.engine.rules import WHILES, ClockRule, Handlers
 from shared.engine.runs import INSTANT, Run
-from shared.engine.scope import keys_of
 from shared.engine.state import CaseState, Context
 
 # -- starting --------------------------------------------------------------------------------------------------------------------------
@@ -22,36 +21,37 @@ from shared.engine.state import CaseState, Context
 def start(case: CaseState, rule: ClockRule, context: Context) -> None:
     if rule.while_ is not None:
         case.last_start[rule.id] = context
-        case.expect_change(WHILES)
         if not case.holds(rule.while_, rule):
-            return
+            return  # it is looked at again when what `while` reads has changed
     if rule.when is None or case.holds(rule.when, rule):
         begin(case, rule, context)
+    elif rule.while_ is not None:
+        case.expect_change(WHILES)  # it may start yet
 
 
 def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime | None = None) -> None:
     at = context.at
-    if rule.while_ is not None:
-        case.expect_change(WHILES)
     runs = case.runs.get(rule.id)
     if runs is None:
         runs = case.runs[rule.id] = []
-    active = [run for run in runs if run.active] if runs else []
-    if active:
-        if rule.again == "ignore":
-            return
-        if rule.again == "restart":
-            for run in active:
-                supersede(run, at)
-    for other in rule.supersedes:
-        for run in active if other == rule.id else case.runs.get(other, ()):
-            if run.active:
-                supersede(run, at)
+    if (runs or rule.supersedes) and not _makes_room(case, rule, runs, at):
+        return
     base = anchor or (at if rule.anchor is None else _anchor(case, rule, at))
     calendar = case.calendars.at(rule.calendar, at, at)
     by_seq = 0 if context.entry is None else case.seq
+    fixed, counting = rule.fixed, rule.counting
+    if rule.is_plain and fixed is not None:
+        run = Run(rule, len(runs), at, by_seq, case.policy.version, base, calendar, counting, rule.overdue_unit, fixed)
+        run.due_at = due = calendar.due(base, fixed, counting)
+        runs.append(run)
+        if rule.rungs or rule.timer:
+            arm(case, run)
+        else:
+            case.push(due + INSTANT, "due", run)
+        case.clock_event(rule.started_key, run, at)
+        return
     for place in range(rule.repeat_count or 1):
-        run = Run(rule, len(runs), at, by_seq, case.policy.version, base, calendar, rule.counting, rule.overdue_unit)
+        run = Run(rule, len(runs), at, by_seq, case.policy.version, base, calendar, counting, rule.overdue_unit)
         if rule.stop_all:
             run.expected = frozenset(rule.stop_all)
         if rule.owner:
@@ -59,15 +59,26 @@ def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime |
         if rule.data:
             run.data = {name: case.value(value, rule) for name, value in rule.data}
         runs.append(run)
-        fixed = rule.fixed
-        if fixed is not None:
-            run.amount, run.due_at = fixed, calendar.due(base, fixed, rule.counting)
-        else:
-            run.amount, run.due_at = limit(case, run, place)
+        run.amount, run.due_at = limit(case, run, place)
         arm(case, run)
-        case.clock_event("started", run, at)
+        case.clock_event(rule.started_key, run, at)
         if rule.inside:
             _check_inside(case, run, context)
+
+
+def _makes_room(case: CaseState, rule: ClockRule, runs: list[Run], at: datetime) -> bool:
+    """End what a new run takes the place of. False: one that is active already stays, and none begins."""
+    active = [run for run in runs if run.active]
+    if active and rule.again == "ignore":
+        return False
+    if rule.again == "restart":
+        for run in active:
+            supersede(run, at)
+    for other in rule.supersedes:
+        for run in active if other == rule.id else case.runs.get(other, ()):
+            if run.active:
+                supersede(run, at)
+    return True
 
 
 def _anchor(case: CaseState, rule: ClockRule, at: datetime) -> datetime:
@@ -144,8 +155,8 @@ def _check_inside(case: CaseState, run: Run, context: Context) -> None:
 # -- what an event does to clocks that run -----------------------------------------------------------------------------------------------
 
 
-def move_clocks(case: CaseState, handlers: Handlers, keys: tuple[str, ...], context: Context) -> None:
-    """Pauses, resumptions, stops and cancellations."""
+def move_clocks(case: CaseState, handlers: Handlers, context: Context) -> None:
+    """Pauses, resumptions, stops, cancellations and starts."""
     at = context.at
     if handlers.pauses:
         for condition, clock, pause in handlers.pauses:
@@ -159,15 +170,16 @@ def move_clocks(case: CaseState, handlers: Handlers, keys: tuple[str, ...], cont
                 for run in case.runs.get(clock.id, ()):
                     if run.state == "paused" and run.pause_rule is pause:
                         _resume(case, run, at)
-    for condition, clock in handlers.stops:
-        runs = case.runs.get(clock.id)
-        if runs and (condition is None or case.holds(condition, clock)):
-            if clock.stops_plainly and case.case_kind != "duty":
-                for run in runs:
-                    if run.active:
-                        _end(case, run, at)
-            else:
-                _stop(case, clock, runs, keys, context)
+    if handlers.stops:
+        for condition, clock in handlers.stops:
+            runs = case.runs.get(clock.id)
+            if runs and (condition is None or case.holds(condition, clock)):
+                if clock.stops_plainly and case.case_kind != "duty":
+                    for run in runs:
+                        if run.stopped_at is None and run.state != "fired":  # it is active
+                            _end(case, run, at)
+                else:
+                    _stop(case, clock, runs, handlers.keys, context)
     if handlers.cancels:
         for condition, clock in handlers.cancels:
             if condition is None or case.holds(condition, clock):
@@ -176,6 +188,13 @@ def move_clocks(case: CaseState, handlers: Handlers, keys: tuple[str, ...], cont
                         if run.state != "breached":
                             run.state = "cancelled"
                         run.stopped_at = at
+    if handlers.starts:
+        for condition, clock in handlers.starts:
+            if condition is None or case.holds(condition, clock):
+                if clock.while_ is None and clock.when is None:
+                    begin(case, clock, context)
+                else:
+                    start(case, clock, context)
 
 
 def _stop(case: CaseState, clock: ClockRule, runs: list[Run], keys: tuple[str, ...], context: Context) -> None:
@@ -197,13 +216,13 @@ def _stop(case: CaseState, clock: ClockRule, runs: list[Run], keys: tuple[str, .
 
 def _end(case: CaseState, run: Run, at: datetime) -> None:
     """What the run waited for was done, in time or late."""
+    run.stopped_at = at
     if run.is_late(at):
         run.state, run.breached_at = "breached", run.due_at
-        case.clock_event("late", run, at)
+        case.clock_event(run.rule.late_key, run, at)
     else:
         run.state = "met"
-        case.clock_event("met", run, at)
-    run.stopped_at = at
+        case.clock_event(run.rule.met_key, run, at)
 
 
 def _turns(runs: list[Run], data: Mapping[str, Any]) -> list[Run]:
@@ -296,7 +315,7 @@ def reconsider(case: CaseState, context: Context) -> None:
 
 def _ended(case: CaseState, rule: ClockRule, begun: Context) -> bool:
     """Whether the step that the clock waits for was already done after its start."""
-    latest = {key: entry.at for entry in case.past for key in keys_of(entry)}
+    latest = {key: entry.at for entry in case.past for key in entry.keys}
     return any(
         (at := latest.get(key)) is not None
         and at >= begun.at

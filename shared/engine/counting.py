@@ -31,6 +31,8 @@ def count(case: CaseState, rule: SubjectRule, context: Context) -> None:
 
 def take_counts(case: CaseState, entry: Entry, context: Context) -> None:
     """A count that no entry caused (a breach) reaches the case as an entry of its own."""
+    if entry.kind != "counted":
+        return
     for name, stamp in entry.counts.items():
         rule = case.policy.subjects.get(name)
         if rule is not None:

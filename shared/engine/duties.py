@@ -118,4 +118,4 @@ def begin_duty(case: CaseState, duty: DutyRule, occurrence: Occurrence) -> None:
     runs.append(run)
     arm(case, run)
     do(case, rule, duty.do, at, f"{run.ref}:start")
-    case.clock_event("started", run, at)
+    case.clock_event(rule.started_key, run, at)

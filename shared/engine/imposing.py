@@ -119,13 +119,15 @@ def penalties(case: CaseState, now: datetime) -> list[PenaltyView]:
     """What is imposed as of `now`: exclusions first, then competing rules."""
     case.worked_out = {}
     try:
-        standing = [one for one in case.liabilities if not one.void and _stands(case, one)]
-        views = [(one, one.views(case, now)) for one in standing]
+        views = [(one, one.views(case, now)) for one in case.liabilities if not one.void and _stands(case, one)]
     finally:
         case.worked_out = None
-    if any(one.rule.stack is not None for one in standing):
-        return _without_competitors(case, views)
-    return [view for _, shown in views for view in shown]
+    found: list[PenaltyView] = []
+    for one, shown in views:
+        if one.rule.stack is not None:
+            return _without_competitors(case, views)
+        found += shown
+    return found
 
 
 def _without_competitors(case: CaseState, views: list[tuple[Liability, list[PenaltyView]]]) -> list[PenaltyView]:

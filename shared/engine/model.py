@@ -61,6 +61,12 @@ class Entry(Struct, frozen=True, kw_only=True, gc=False):
     counts: dict[str, CountStamp] = {}  # by subject rule
     key: str | None = None  # of the effect that caused it, when `by` is the system
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The triggers that it is: its kind, and its kind with the step it is about."""
+        step = self.data.get("step")
+        return (self.kind,) if step is None else (self.kind, f"{self.kind}:{step}")
+
 
 class ClockView(Struct, frozen=True, gc=False):
     """One run of one clock."""

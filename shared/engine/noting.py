@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from shared.engine.model import Entry
-from shared.engine.rules import ALL_GROUPS, CLASS_PARTS, CLASSES, TELLING
+from shared.engine.rules import CLASS_PARTS, CLASSES, TELLING
 from shared.engine.state import CaseState
 
 SAID_LATER: Final = frozenset({"category", "severity", "priority", "kind", "outcome", "fields"})
@@ -26,9 +26,9 @@ def take_over(case: CaseState, entry: Entry) -> None:
         _take_fields(case, entry)
 
 
-def keep(case: CaseState, entry: Entry, keys: tuple[str, ...]) -> None:
+def keep(case: CaseState, entry: Entry) -> None:
     """Remember what expressions may ask of entries that were."""
-    scope, kept, data = case.scope, case.kept, entry.data
+    scope, kept, data, keys = case.scope, case.kept, entry.data, entry.keys
     for key in keys:
         if kept.last is None or key in kept.last:
             scope.last[key] = record(entry, key)
@@ -59,7 +59,7 @@ def _take_first(case: CaseState, entry: Entry) -> None:
     complaint["handler"] = dict(data.get("handler") or {})
     complaint["number"] = data.get("number")
     scope.fields = dict(data.get("fields") or {})
-    case.alerts |= ALL_GROUPS
+    case.alerts |= case.policy.groups
     case.expect_change(CLASSES)
     case.first_contact = scope.fields.get("first_receiver") or entry.by.id
 
@@ -67,7 +67,7 @@ def _take_first(case: CaseState, entry: Entry) -> None:
 def _take_said(case: CaseState, entry: Entry) -> None:
     """A class, an outcome or fields that an entry states anew."""
     data, complaint = entry.data, case.scope.complaint
-    case.alerts |= ALL_GROUPS
+    case.alerts |= case.policy.groups
     parts = ("category", "severity", "priority")
     for part in (*parts, "kind") if entry.kind in ("classified", "corrected") else parts:
         if data.get(part) is not None:
@@ -84,7 +84,7 @@ def _take_fields(case: CaseState, entry: Entry) -> None:
     fields = entry.data["fields"]
     if isinstance(fields, dict):
         case.scope.fields = {**case.scope.fields, **fields}
-        case.alerts |= ALL_GROUPS
+        case.alerts |= case.policy.groups
 
 
 def _take_kind(case: CaseState, entry: Entry) -> None:

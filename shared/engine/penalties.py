@@ -107,7 +107,7 @@ class Liability(Struct, eq=False, gc=False):
             return self._points(case, item, index, data)
         fixed = item.fixed
         if fixed is not None and self.waived is None and self.correction is None and self.appealed_at is None:
-            return [self._view(case.policy, index, item, data, amount_minor=fixed.minor, steps=fixed.steps)]
+            return [self._view(case.policy, index, item, data, fixed.minor, fixed.steps)]
         return self._money(case, item, index, data, now)
 
     def _sanction(self, case: CaseState, item: Imposed, index: int, data: dict[str, Any]) -> list[PenaltyView]:
@@ -162,11 +162,11 @@ class Liability(Struct, eq=False, gc=False):
             index,
             item,
             data,
-            amount_minor=amount,
+            amount,
+            tuple(steps),
             limits=limits,
             state=state,
             multiplier_clause=clause,
-            steps=tuple(steps),
         )
         if self.correction is not None and amount is not None and self.correction.amount_minor is not None:
             correction = self._corrected(policy, index, item, amount, self.correction.amount_minor, self.correction)
@@ -214,15 +214,15 @@ class Liability(Struct, eq=False, gc=False):
         index: int,
         item: Imposed,
         data: dict[str, Any],
-        *,
         amount_minor: int | None = None,
+        steps: tuple[Step, ...] = (),
+        *,
         limits: tuple[int | None, int | None] | None = None,
         points: int | None = None,
         sanction: str | None = None,
         state: str | None = None,
         number: int | None = None,
         multiplier_clause: str | None = None,
-        steps: tuple[Step, ...] = (),
     ) -> PenaltyView:
         rule = self.rule
         return PenaltyView(  # in the order of its fields: so many keywords would cost more than the rest of the view

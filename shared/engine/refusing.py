@@ -16,8 +16,7 @@ from shared.engine.state import CaseState
 def refusal(case: CaseState, entry: Entry) -> Refusal | None:
     """Which rule refuses this entry, if one does. The case has gone on to the entry's instant; the entry changes nothing."""
     case.look_at(entry)
-    _, handlers = case.policy.set_off_by(entry.kind, entry.data.get("step"))
-    for condition, gate in handlers.gates:
+    for condition, gate in case.policy.set_off_by(entry).gates:
         if (condition is None or case.holds(condition, gate)) and _refuses(case, gate, entry.by):
             reason = case.value(gate.reason, gate)
             return Refusal(rule=gate.id, clause=gate.clause, reason=str(reason or "forbidden"))

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from shared.engine.amounts import Amount, format_amount
 from shared.engine.calendar import Counting
-from shared.engine.model import Step
+from shared.engine.model import Entry, Step
 
 Expr = Callable[[Any], Any]
 Value = Any  # a callable of the scope, or a constant
@@ -28,13 +28,12 @@ CLASS_NAMES: Final = ("kind", "category", "severity", "priority", "respondent_na
 DECIDES_ACCEPTANCE: Final = frozenset({"received", "accepted", "declined"})
 ON_THE_LEDGER: Final = frozenset({"penalty_decided", "penalty_waived", "penalty_appealed", "penalty_appeal_decided"})
 TELLING: Final = frozenset({"received", "step", "assigned", "withdrawn", "corrected"})
-RARE: Final = frozenset({"received", "counted", "merged", "split"})
+RARE: Final = frozenset({"received", "policy_changed", "calendar_changed", "merged", "split", "counted"})
 
 # Groups of rules that are looked at again only when what they read has changed; several of them are told as a sum.
 CLASSES: Final = 1  # rules of the class without a trigger
 WHILES: Final = 2  # clocks with `while`
 ACCEPTANCE: Final = 4  # rules of acceptance without a trigger
-ALL_GROUPS: Final = CLASSES | WHILES | ACCEPTANCE
 
 
 @dataclass(slots=True)
@@ -129,14 +128,22 @@ class ClockRule(Rule):
     data: tuple[tuple[str, Value], ...]
     pauses: tuple[PauseRule, ...]
     fixed: Amount | None = None  # the limit, where it depends on nothing
-    keys: Mapping[str, str] = field(init=False)  # the triggers of what happens to it
+    is_plain: bool = field(init=False)  # each start is one run with a fixed limit, and nothing of it is computed
     stops_plainly: bool = field(init=False)  # any stop ends every run, and none follows
     fixed_text: str | None = field(init=False)  # the limit as a policy writes it, on one line
+    started_key: str = field(init=False)  # the triggers of what happens to it
+    met_key: str = field(init=False)
+    late_key: str = field(init=False)
+    breach_key: str = field(init=False)
+    fired_key: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.stops_plainly = self.repeat_count is None and self.repeat_every is None and not self.stop_all
         self.fixed_text = None if self.fixed is None else amount_text(self.fixed)
-        self.keys = {what: f"{what}:{self.id}" for what in ("started", "met", "late", "breach", "fired")}
+        computed = self.stop_all or self.owner or self.data or self.inside
+        self.is_plain = self.fixed is not None and self.repeat_count is None and not computed
+        self.started_key, self.met_key, self.late_key = f"started:{self.id}", f"met:{self.id}", f"late:{self.id}"
+        self.breach_key, self.fired_key = f"breach:{self.id}", f"fired:{self.id}"
 
 
 @dataclass(slots=True)
@@ -313,8 +320,9 @@ class Handlers:
     subjects: list[tuple[Expr | None, SubjectRule]] = field(default_factory=list)
     penalties: list[tuple[Expr | None, PenaltyRule]] = field(default_factory=list)
     gates: list[tuple[Expr | None, GateRule]] = field(default_factory=list)
-    moves_clocks: bool = False  # whether any of pauses, resumes, stops, cancels
-    acts: bool = False  # whether any of routes, unless, actions, subjects
+    moves_state: bool = False  # whether there is a state to enter
+    moves_clocks: bool = False  # whether any of pauses, resumes, stops, cancels, starts
+    acts: bool = False  # whether any of routes, unless, actions, subjects, penalties, or a decision on penalties
     reads_penalty: bool = False  # whether a rule asks about the penalty of the trigger, other than for its own amount
     # of the kind of entry that the trigger is, if it is one
     keys: tuple[str, ...] = ()
@@ -326,7 +334,7 @@ class Handlers:
 
     def joined(self, other: Handlers) -> Handlers:
         """What a kind of entry and a step of it set off together, stage by stage; for the rest as the kind alone."""
-        found = replace(self, reads_penalty=self.reads_penalty or other.reads_penalty)
+        found = replace(self, keys=(*self.keys, *other.keys), reads_penalty=self.reads_penalty or other.reads_penalty)
         for stage in STAGES:
             setattr(found, stage, [*getattr(self, stage), *getattr(other, stage)])
         found.settle()
@@ -334,8 +342,9 @@ class Handlers:
 
     def settle(self) -> None:
         """Once all is in: note which stages there are, so that the others cost nothing."""
-        self.moves_clocks = bool(self.pauses or self.resumes or self.stops or self.cancels)
-        self.acts = bool(self.routes or self.unless or self.actions or self.subjects)
+        self.moves_state = bool(self.states) or self.usual_state is not None
+        self.moves_clocks = bool(self.pauses or self.resumes or self.stops or self.cancels or self.starts)
+        self.acts = bool(self.routes or self.unless or self.actions or self.subjects or self.penalties) or self.decides
 
     def paths(self) -> set[str]:
         """The places of the rules in the document."""
@@ -410,7 +419,6 @@ class CompiledPolicy:
     incomplete: tuple[tuple[Clause, str, Mapping[str, Any]], ...]
     word_clauses: Mapping[tuple[str, str], Clause]  # of words of the class: (part, word) → clause
     awaited_class: tuple[tuple[int, str, str], ...]  # of the parts whose change is waited for: place, part, trigger
-    classifies: bool  # whether any rule sets the class or waits for a change of it
     inputs: Mapping[int, Inputs]  # of CLASSES, WHILES, ACCEPTANCE
     readers: Mapping[str, int]  # by part of the complaint: which of these groups read it, as one sum
     class_readers: int  # which of them read a part of the class
@@ -418,21 +426,20 @@ class CompiledPolicy:
     calendar_name: str
     counting: Counting
     clause_rules: Mapping[str, tuple[str, ...]]
+    groups: int  # those of CLASSES, WHILES, ACCEPTANCE that have rules
     joined: dict[str, Handlers] = field(default_factory=dict)  # of entries with a step, as they come up
 
-    def set_off_by(self, kind: str, step: Any) -> tuple[tuple[str, ...], Handlers]:
-        """The triggers that an entry is, its kind and its kind with the step it is about, and what they set off together."""
-        found = self.entries.get(kind) or Handlers(keys=(kind,))
-        if step is None:
-            return found.keys, found
-        key = f"{kind}:{step}"
-        by_step = self.on.get(key)
-        if by_step is not None:
-            known = self.joined.get(key)
-            if known is None:
-                known = self.joined[key] = found.joined(by_step)
-            found = known
-        return (kind, key), found
+    def set_off_by(self, entry: Entry) -> Handlers:
+        """What an entry sets off by its kind and by the step it is about together."""
+        keys = entry.keys
+        found = self.entries.get(entry.kind) or Handlers(keys=keys[:1])
+        by_step = None if len(keys) == 1 else self.on.get(keys[1])
+        if by_step is None:
+            return found
+        known = self.joined.get(keys[1])
+        if known is None:
+            known = self.joined[keys[1]] = found.joined(by_step)
+        return known
 
 
 def clauses_of(clause: Clause) -> tuple[str, ...]:

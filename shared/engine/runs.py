@@ -30,6 +30,7 @@ class Run(Struct, eq=False, gc=False):
     calendar: Calendar
     counting: Counting
     unit: str | None = None  # in which days late are counted, where the rule says it
+    amount: Amount | None = None
     part: int = 0
     state: ClockState = "running"
     due_at: datetime | None = None
@@ -38,7 +39,6 @@ class Run(Struct, eq=False, gc=False):
     paused_at: datetime | None = None
     pause_rule: Any = None
     owner: str | None = None
-    amount: Amount | None = None
     data: dict[str, Any] = {}
     expected: frozenset[str] = frozenset()  # the triggers still missing of those that are all needed
     paused: Paused = NO_PAUSE
@@ -81,7 +81,7 @@ class Run(Struct, eq=False, gc=False):
 
     def view(self, now: datetime, shown_as: ClockState | None = None, stopped_at: datetime | None = None) -> ClockView:
         """The run as it stands at `now`; or the part of it that ends, shown as in another state and as stopped."""
-        data, rule, amount = dict(self.data), self.rule, self.amount
+        data, rule, amount = {**self.data}, self.rule, self.amount
         state, breached_at = self.state, self.breached_at
         if breached_at is None and state != "met" and self.is_late(now):
             state, breached_at = "breached", self.due_at

@@ -113,7 +113,7 @@ class Scope:
     def seen(self) -> dict[str, int]:
         """How often each trigger came. Counted when it is asked for, since most folds never do."""
         seen = self._seen
-        new = [key for entry in self.past[self._counted :] for key in keys_of(entry)]
+        new = [key for entry in self.past[self._counted :] for key in entry.keys]
         self._counted = len(self.past)
         for key in (*new, *self.happened):
             seen[key] = seen.get(key, 0) + 1
@@ -132,12 +132,6 @@ class Scope:
     @property
     def clocks(self) -> dict[str, Any]:
         return {rule: clock_record(runs[-1], self.at) for rule, runs in self.runs.items() if runs}
-
-
-def keys_of(entry: Entry) -> tuple[str, ...]:
-    """The triggers that an entry is: its kind, and its kind with the step it is about."""
-    kind, step = entry.kind, entry.data.get("step")
-    return (kind,) if step is None else (kind, f"{kind}:{step}")
 
 
 def clock_record(run: Run, at: Any) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from shared.engine.model import (
     RouteView,
 )
 from shared.engine.rules import (
-    ALL_GROUPS,
     CLASS_NAMES,
     AcceptanceRule,
     ActionRule,
@@ -101,6 +100,7 @@ class CaseState:
         "first_contact",
         "former",
         "heap",
+        "is_declined",
         "judged",
         "keeps_records",
         "kept",
@@ -152,6 +152,7 @@ class CaseState:
         self.class_clauses: dict[str, Clause] = {}
         self.acceptance: AcceptanceView | None = None
         self.decided_by_person = False
+        self.is_declined = False
         self.owner: RouteView | None = None
         self.first_contact: str | None = None
         # what came of it
@@ -190,10 +191,10 @@ class CaseState:
 
     def watch(self) -> None:
         """Look at the rules of this policy for the first time."""
-        self.alerts = ALL_GROUPS  # the groups of rules of which something that they read was written to
+        self.alerts = self.policy.groups  # the groups of rules of which something that they read was written to
         self.looked_at: dict[
             int, tuple[Any, Any]
-        ] = {}  # by group: the fields and the parts of the complaint as it saw them
+        ] = {}  # by group: the fields and parts of the complaint as it saw them
         self.shown_class = self.class_now()
         self.judged: AcceptanceRule | None = None  # the rule of acceptance that applies
 
@@ -204,7 +205,7 @@ class CaseState:
 
     def expect_change(self, group: int) -> None:
         """Let a group of rules be looked at again in any case."""
-        self.alerts |= group
+        self.alerts |= group & self.policy.groups
         self.looked_at.pop(group, None)
 
     def sees_change(self, group: int) -> bool:
@@ -292,8 +293,8 @@ class CaseState:
         if key in self.policy.on:
             self.queue.append((key, context))
 
-    def clock_event(self, what: str, run: Run, at: datetime) -> None:
-        key = run.rule.keys[what]
+    def clock_event(self, key: str, run: Run, at: datetime) -> None:
+        """Note what became of a clock, and let what waits for it follow."""
         self.scope.happened.append(key)
         if key in self.policy.on:
             self.queue.append((key, Context(at, run.data, run.ref, clock_run=run)))
@@ -303,9 +304,12 @@ class CaseState:
         self.scope.context = Context(entry.at, entry.data, entry.seq, entry, entry.by)
 
     def enter_state(self, state: str, context: Context) -> None:
-        self.state = state
-        self.write("state", state)
-        self.trigger(f"state:{state}", context)
+        policy = self.policy
+        self.state = self.scope.complaint["state"] = state
+        self.alerts |= policy.readers.get("state", 0)
+        key = "state:" + state
+        if key in policy.on:
+            self.queue.append((key, context))
         if state in ENDS:
             self.queue.append(("end", context))
 

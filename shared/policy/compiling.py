@@ -487,6 +487,11 @@ class Compiler:
             WHILES: self._inputs([f"{rule.path}/{part}" for rule in whiles for part in ("while", "when")]),
             ACCEPTANCE: self._inputs([rule.path for rule in acceptance]),
         }
+        classifies = (
+            bool(classes)
+            or any(one.classes for one in self.on.values())
+            or any(key.startswith("class:") for key in self.on)
+        )
         readers = {
             name: sum(group for group, one in inputs.items() if name in one.names)
             for name in frozenset().union(*(one.names for one in inputs.values()))
@@ -536,9 +541,7 @@ class Compiler:
             awaited_class=tuple(
                 (place, part, f"class:{part}") for place, part in enumerate(CLASS_PARTS) if f"class:{part}" in self.on
             ),
-            classifies=bool(classes)
-            or any(one.classes for one in self.on.values())
-            or any(key.startswith("class:") for key in self.on),
+            groups=(CLASSES if classifies else 0) | (WHILES if whiles else 0) | (ACCEPTANCE if acceptance else 0),
             inputs=inputs,
             readers=readers,
             class_readers=sum(group for group, one in inputs.items() if not one.names.isdisjoint(CLASS_NAMES)),
@@ -565,7 +568,7 @@ class Compiler:
         """What each kind of entry sets off, by the rules and by itself; `judges`: the rules accept or decline."""
         states = _usual_states(self.policy)
         nothing = Handlers()
-        return {
+        found = {
             kind: replace(
                 self.on.get(kind, nothing),
                 keys=(kind,),
@@ -577,6 +580,9 @@ class Compiler:
             )
             for kind in ENTRY_KINDS
         }
+        for handlers in found.values():
+            handlers.settle()
+        return found
 
     def _asks_penalty(self) -> frozenset[str]:
         """The places of rules that ask about a penalty when it comes about, and not only for the amount of another."""

@@ -254,13 +254,19 @@ class Calendar:
         return self._due_date(start, amount, counting, paused.days)
 
     def _due_working_day(self, start: datetime, amount: Amount, counting: Counting, paused: int) -> datetime:
-        ordinal = self.ordinal(start)
-        if counting.cutoff is not None and is_after_cutoff(self.local(start), counting.cutoff):
-            ordinal += 1
         table = self._table
-        if table is None or not 0 <= (index := ordinal - table.first) < table.size:
-            table = self._grown(self.local(start).year)
-            index = ordinal - table.first
+        if (
+            counting.cutoff is not None
+            or table is None
+            or not table.is_even
+            or not 0 <= (index := (start - table.begins).days) < table.size
+        ):  # the short way, see `ordinal`, does not lead there
+            ordinal = self.ordinal(start)
+            if counting.cutoff is not None and is_after_cutoff(self.local(start), counting.cutoff):
+                ordinal += 1
+            if table is None or not 0 <= (index := ordinal - table.first) < table.size:
+                table = self._grown(self.local(start).year)
+                index = ordinal - table.first
         n = amount.n
         if n == 0:
             position = table.before[index] + paused
@@ -474,7 +480,14 @@ class Calendar:
             if amount.unit == "bh" or counting.hour_mode == "office_hours":
                 return self.add_working(due, -length) if length else due.astimezone(UTC)
             return due.astimezone(UTC) - length
-        due_on = date.fromordinal(self.ordinal(due))
+        ordinal = self.ordinal(due)
+        if amount.unit == "wd" and amount.at is None and amount.n:
+            table = self._table
+            if table is not None and 0 <= (index := ordinal - table.first) < table.size:
+                position = table.before[index]
+                if position >= amount.n and table.before[index + 1] > position and due == table.closes[position]:
+                    return table.closes[position - amount.n]  # from a close of office to a close of office
+        due_on = date.fromordinal(ordinal)
         day = self._days_before(due_on, amount)
         if amount.at is not None:
             return self.time_on(day, amount.at)
