@@ -12,10 +12,12 @@ import asyncpg
 import httpx
 import pytest
 
+from services.sla.app import build
 from shared.engine.model import Actor, CountStamp, Entry
 from shared.ids import derived_id, new_id
-from shared.messages import LIVE, ClockAdvanced, ClockTicked, EntryAppended
+from shared.messages import LIVE, AnnouncementMade, ClockAdvanced, ClockTicked, EntryAppended, decode
 from shared.service import Service
+from tests.infra import Database, service_settings
 from tests.integration.reporting.told import Tellers, a_credential, a_policy, a_tenant
 
 NINE = datetime(2026, 3, 2, 1, tzinfo=UTC)  # Monday 09:00 in Shanghai
@@ -153,6 +155,29 @@ async def test_a_deadline_warns_breaks_and_costs_once(
     assert len(await announced(root, story)) == 2
 
 
+async def test_a_tenant_with_much_to_do_is_served_by_two_batches_and_each_case_once(
+    tellers: Tellers, database: Database, root: asyncpg.Connection
+) -> None:
+    tenant_id = uuid4()
+    service = build({**service_settings(tellers.infra, database, "sla"), "RECOURSE_WAKE_BATCH": "2"})
+    await service.start()
+    try:
+        await subscribe(tellers, tenant_id)
+        stories = [Story(tenant_id) for _ in range(9)]
+        await tellers.tell(*(story.received() for story in stories), tick(NINE + HOUR))
+        for story in stories:
+            await folded(root, story)
+        await tellers.tell(tick(DUE + timedelta(seconds=1)))
+        await until(lambda: root.fetchval("SELECT count(*) = 9 FROM ledger_posting"))
+        for story in stories:
+            assert await announced(root, story) == [("warned", WARNED), ("escalated", DUE)]
+            assert await balance(root, story) == 5000
+        told = await root.fetchval("SELECT count(*) FROM outbox WHERE subject LIKE '%announcement.made'")
+        assert told == 18
+    finally:
+        await service.stop()
+
+
 async def test_an_answer_in_time_that_comes_late_takes_nothing_back_because_nothing_was_said(
     service: Service, tellers: Tellers, root: asyncpg.Connection
 ) -> None:
@@ -172,6 +197,25 @@ async def test_an_answer_in_time_that_comes_late_takes_nothing_back_because_noth
     assert await announced(root, story) == [("warned", WARNED)]
     assert await balance(root, story) == 0
     assert await root.fetchval("SELECT wake_at FROM watched_case WHERE case_id = $1", story.case_id) is None
+
+
+async def test_what_no_longer_holds_is_withdrawn_as_it_was_said(
+    service: Service, tellers: Tellers, root: asyncpg.Connection
+) -> None:
+    tenant_id = uuid4()
+    await subscribe(tellers, tenant_id)
+    story = Story(tenant_id)
+    await tellers.tell(story.received(), tick(DUE + timedelta(seconds=1)))
+    await until(lambda: balance(root, story))
+    await tellers.tell(story.entry("replied", DUE - HOUR))
+    await folded(root, story)
+    assert await announced(root, story) == [("warned", WARNED)]
+    assert await balance(root, story) == 0
+    bodies = await root.fetch("SELECT body FROM outbox WHERE subject LIKE '%announcement.made' ORDER BY id")
+    _, said, taken_back = [decode(row["body"], AnnouncementMade) for row in bodies]
+    assert (said.withdrawn, taken_back.withdrawn) == (False, True)
+    assert taken_back.effect == said.effect
+    assert taken_back.message_id != said.message_id
 
 
 async def test_another_tenant_sees_nothing(service: Service, tellers: Tellers, root: asyncpg.Connection) -> None:
