@@ -100,10 +100,11 @@ def overdue(regime: Regime, now: datetime, number: int, chance: random.Random) -
 def due_at(regime: Regime, at: datetime, chance: random.Random) -> Shape:
     """A case whose agreed date is this instant."""
     timeline = _timeline(regime, at - timedelta(seconds=chance.uniform(86_400, 5 * 86_400)), at, chance)
-    shape = _last_before(regime, timeline, at + timedelta(seconds=1))
-    if shape is None or abs((shape.wake_at - at).total_seconds()) > 0.001:
+    case = replay({1: regime.policy}, timeline, regime.book)
+    asleep = case.standing(at - timedelta(milliseconds=1))
+    if asleep.next_at is None or abs(asleep.next_at - at) > timedelta(milliseconds=1):
         raise SystemExit(f"{regime.template} has nothing due at an agreed date any more")
-    return shape
+    return _shape(regime, timeline, asleep.next_at, case, asleep)
 
 
 def _timeline(regime: Regime, received_at: datetime, agreed_at: datetime, chance: random.Random) -> list[Entry]:
@@ -144,6 +145,10 @@ def _last_before(regime: Regime, timeline: list[Entry], now: datetime) -> Shape 
     case, asleep = at(wake_at - timedelta(microseconds=1))
     if len(at(now)[1].effects) == len(asleep.effects):
         return None
+    return _shape(regime, timeline, wake_at, case, asleep)
+
+
+def _shape(regime: Regime, timeline: list[Entry], wake_at: datetime, case: Case, asleep: Standing) -> Shape:
     facts = {name: value for name, _, value in case.facts()}
     digest = standing_digest(asleep, facts)
     return Shape(tenant_id=regime.tenant_id, timeline=timeline, wake_at=wake_at, asleep=asleep, digest=digest)

@@ -37,11 +37,11 @@ from tests.bench.sleepers import Regime, Shape
 SMALL: Final = 100_000
 LARGE: Final = 1_000_000
 LONG: Final = 10_000_000
-DUE_SMALL: Final = 30_000
+DUE_SMALL: Final = 20_000
 DUE_LARGE: Final = 100_000
 LAG_RATE: Final = 200  # cases due in a second
 LAG_SECONDS: Final = 20.0
-AHEAD_SECONDS: Final = 4.0  # from loading the cases of the lag to the first that is due
+AHEAD_SECONDS: Final = 6.0  # from loading the cases of the lag to the first that is due
 PATIENCE: Final = 300.0
 LOOK: Final = 0.5
 
@@ -211,7 +211,7 @@ async def _lag(scene: Scene, seconds: float) -> dict[str, Any]:
     chance = random.Random(7)
     regimes = sleepers.by_agreement(scene.regimes)
     number = int(LAG_RATE * seconds)
-    first = datetime.now(UTC) + timedelta(seconds=AHEAD_SECONDS + number / 1000)
+    first = datetime.now(UTC) + timedelta(seconds=AHEAD_SECONDS + number / 500)
     shapes: list[Shape] = [
         sleepers.due_at(regimes[place % len(regimes)], first + timedelta(seconds=place / LAG_RATE), chance)
         for place in range(number)
