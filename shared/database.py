@@ -105,11 +105,11 @@ class Tx:
         """A savepoint: what happens inside is undone if the block raises, and the transaction goes on."""
         self._savepoints += 1
         name = f"inner_{self._savepoints}"
-        await self._finish()
+        await self.finish()
         await self._connection.execute(f"SAVEPOINT {name}")
         try:
             yield
-            await self._finish()
+            await self.finish()
         except BaseException:
             self._last.clear()
             await self._connection.execute(f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
@@ -123,7 +123,8 @@ class Tx:
         """
         return self._last.setdefault(store, [])
 
-    async def _finish(self) -> None:
+    async def finish(self) -> None:
+        """Do what was left to the end; it is done before the commit in any case."""
         while self._last:
             store = next(iter(self._last))
             await store(self, self._last.pop(store))
@@ -205,7 +206,7 @@ class Database:
             # One round trip. The value is a UUID's own text: hexadecimal digits and hyphens.
             await connection.execute(f"BEGIN; SELECT set_config('app.tenant_id', '{tenant_id}', true)")
             yield tx
-            await tx._finish()
+            await tx.finish()
             fail_points.reach(f"{role}.commit")
             await connection.execute("COMMIT")
         except BaseException:

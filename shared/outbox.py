@@ -46,6 +46,11 @@ async def add_many(tx: Tx, messages: Iterable[Message]) -> None:
         tx.at_the_end(_store).extend(rows)
 
 
+async def store_now(tx: Tx) -> None:
+    """Store what was told so far: for a transaction that goes on to ask how far the outbox has come."""
+    await tx.finish()
+
+
 async def _store(tx: Tx, rows: Sequence[Row]) -> None:
     if len(rows) == 1:
         await tx.execute(ADD, *rows[0])

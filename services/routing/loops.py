@@ -50,6 +50,7 @@ class Loops:
                 return rest
             at = await clocks.tick(tx)
             await outbox.add(tx, ClockTicked(message_id=new_id(), tenant_id=LIVE, at=at))
+            await outbox.store_now(tx)  # the tick's own place is part of what is noted
             fail_points.reach("routing.ticked")
             await clocks.note_tick(tx)
             if pace.has_due or (pace.next_at is not None and pace.next_at <= at):
