@@ -248,7 +248,7 @@ class Machine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.keys)))
         assert self._submit(key, "Something else altogether.").status_code == 422
 
-    @rule(text=st.just("The bill is wrong."), point=st.sampled_from(["intake.stored", "api.commit", "intake.kept"]))
+    @rule(text=st.just("The bill is wrong."), point=st.sampled_from(["intake.stored", "api.commit", "api.committed"]))
     def submit_and_crash(self, text: str, point: str) -> None:
         """The client has no answer, and comes again."""
         key = f"{self.prefix}-{len(self.keys)}"
