@@ -26,7 +26,8 @@ from tests.bench.tenants import Tenancy, complaints, subscribers
 
 CONCURRENCIES: Final = (1, 8, 32, 128)
 WEIGHED: Final = 32  # the concurrency that the target is about
-TENANTS: Final = 16  # as many as pgbench has connections
+TENANTS: Final = 4  # the four organisations; complaints of one tenant that come at once share a transaction
+FURTHER: Final = (1, 16)  # the same with all complaints of one tenant, and of as many as pgbench has connections
 SECONDS: Final = 4.0
 ROWS_DATABASE: Final = "rows"
 GENERATOR_SHARE: Final = 0.15
@@ -42,7 +43,7 @@ class Alone(Struct, kw_only=True):
 
 async def measure(stage: Stage) -> list[Figure]:
     async with intake_alone(stage) as alone:
-        requests = complaints(alone.tenancies)
+        requests = complaints(alone.tenancies[:TENANTS])
         stage.tell("intake: warming up")
         await flat_out(alone.process.port, requests, WEIGHED, 3 * stage.share)
         script = await rows_script(alone.local, stage.place("intake"))
@@ -61,7 +62,19 @@ async def measure(stage: Stage) -> list[Figure]:
                     spent = {name: seconds - before[name] for name, seconds in _spent(alone).items()}
                     shares.append(spent)
                     rows.append(await pgbench.per_second(rows_dsn, script, max(1, round(SECONDS * stage.share))))
-    return _figures(loads, rows, shares)
+        further = {
+            str(tenants): await flat_out(
+                alone.process.port, complaints(alone.tenancies[:tenants]), WEIGHED, SECONDS * stage.share
+            )
+            for tenants in FURTHER
+        }
+    return [
+        *_figures(loads, rows, shares),
+        *(
+            Figure(f"intake_per_second_{WEIGHED}_of_{tenants}_tenants", round(load.per_second, 1), "complaints/s")
+            for tenants, load in further.items()
+        ),
+    ]
 
 
 def targets(figures: Sequence[Figure], _: Calibration) -> list[Target]:
@@ -131,7 +144,7 @@ def _spent(alone: Alone) -> dict[str, float]:
 
 @asynccontextmanager
 async def intake_alone(
-    stage: Stage, tenants: int = TENANTS, extra: dict[str, str] | None = None
+    stage: Stage, tenants: int = max(FURTHER), extra: dict[str, str] | None = None
 ) -> AsyncIterator[Alone]:
     """intake as a process, its relay publishing, and nobody who hears it."""
     folder = stage.place("intake")
