@@ -7,6 +7,7 @@ delivers any message to any consumer at any time, twice, or with a crash right b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
@@ -85,6 +86,10 @@ class CrashError(Exception):
     """The process ends here, as far as the services can tell."""
 
 
+class StoppedError(BaseException):
+    """The run is broken off; no failure, and nothing to be looked into."""
+
+
 class Message(msgspec.Struct, frozen=True):
     producer: str
     id: int
@@ -112,11 +117,15 @@ class Bench:
         self.root: asyncpg.Connection
         self.operator_key = ""
         self.crash_at = ""
+        self.is_stopping = False
         self.tenant: Subscribed | None = None
         self.stored = 0  # complaints of all examples so far
         self._hearers: dict[str, list[tuple[str, Consumer]]] = {}
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
+        if self.is_stopping:
+            work.close()
+            raise StoppedError
         return self.runner.run(work)
 
     async def open(self) -> None:
@@ -447,8 +456,12 @@ class Model:
         environments, dsn = await self._database(world)
         chosen = world.chance.randrange(2**32)
         size = world.size
+        bench = Bench(environments, dsn)
         try:
-            await asyncio.to_thread(_run, environments, dsn, chosen, size.model_examples, size.model_steps)
+            await asyncio.to_thread(_run, bench, chosen, size.model_examples, size.model_steps)
+        except asyncio.CancelledError:
+            bench.is_stopping = True  # a thread hears of it by this alone
+            raise
         except AssertionError as failure:
             raise CaseFailedError(f"hypothesis seed {chosen}: {failure}") from failure
         return {"examples": size.model_examples, "steps": size.model_steps, "hypothesis_seed": chosen}
@@ -473,8 +486,7 @@ class Model:
         return environments, dsn
 
 
-def _run(environments: Mapping[str, Mapping[str, str]], dsn: str, chosen: int, examples: int, steps: int) -> None:
-    bench = Bench(environments, dsn)
+def _run(bench: Bench, chosen: int, examples: int, steps: int) -> None:
     reach = fail_points.reach
     try:
         bench.do(bench.open())
@@ -490,8 +502,11 @@ def _run(environments: Mapping[str, Mapping[str, str]], dsn: str, chosen: int, e
                 suppress_health_check=list(HealthCheck),
             ),
         )
+    except StoppedError:
+        return
     finally:
         fail_points.reach = reach
         BENCH.clear()
-        bench.do(bench.close())
+        with contextlib.suppress(Exception):
+            bench.runner.run(bench.close())
         bench.runner.close()
