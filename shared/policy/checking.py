@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
+from shared.engine.calendar import CalendarBook
 from shared.engine.case import LoopError
 from shared.engine.explaining import Explanation, explain_clocks, explain_penalty
+from shared.engine.rules import CompiledPolicy
 from shared.policy.documents import DocumentError
 from shared.policy.problems import PolicyError
 from shared.policy.simulating import (
@@ -24,6 +26,10 @@ from shared.policy.simulating import (
     simulate,
 )
 from shared.policy.template_files import document_of
+
+MOST_KEPT: Final = 16
+_compiled: dict[tuple[str, bytes, bytes], tuple[CompiledPolicy, CalendarBook]] = {}  # by regime, settings, calendar
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -46,8 +52,19 @@ def run(path: Path, document: Any = None) -> tuple[Scenario, Outcome]:
         KeyError: there is no template for its regime.
     """
     scenario = load_scenario(path)
-    policy, calendars = compile_for(scenario, document_of(scenario.regime) if document is None else document)
+    policy, calendars = _template_for(scenario) if document is None else compile_for(scenario, document)
     return scenario, simulate(scenario, policy, calendars)
+
+
+def _template_for(scenario: Scenario) -> tuple[CompiledPolicy, CalendarBook]:
+    """The template of a scenario's regime under its choices; scenarios one after another mostly make the same ones."""
+    key = scenario.regime, _encode(scenario.settings), _encode(scenario.calendar)
+    found = _compiled.get(key)
+    if found is None:
+        if len(_compiled) >= MOST_KEPT:
+            del _compiled[next(iter(_compiled))]
+        found = _compiled[key] = compile_for(scenario, document_of(scenario.regime))
+    return found
 
 
 def check(folder: Path, document: Any = None) -> Iterator[Result]:

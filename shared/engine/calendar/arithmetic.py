@@ -8,7 +8,7 @@ moved; hours run round the clock; a month limit ends on the same day of the mont
 from bisect import bisect_left, bisect_right
 from calendar import monthrange
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal
@@ -651,18 +651,17 @@ class Calendar:
         return self._build(table.first_year - 1, table.last_year)
 
     def _build_year(self, year: int) -> _Year:
-        first, after = date(year, 1, 1).toordinal(), date(year + 1, 1, 1).toordinal()
-        offsets = [self._offset_at(ordinal) for ordinal in range(first, after + 1)]
+        first, offsets = date(year, 1, 1).toordinal(), offsets_of(self.zone, year)
         built = _Year(len(set(offsets)) == 1, [], [], [], [])
-        for ordinal in range(first, after):
-            day = date.fromordinal(ordinal)
+        new_year = datetime(year, 1, 1, tzinfo=UTC)
+        for place, (offset, next_offset) in enumerate(pairwise(offsets)):
+            day = date.fromordinal(first + place)
             hours = self.day(day).hours
-            offset = offsets[ordinal - first]
             close: datetime | None = None
+            midnight = new_year + _DAY * place - offset if hours else new_year
             for opens, closes in hours:
-                if offset == offsets[ordinal - first + 1]:  # the clock does not change on this date
-                    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) - offset
-                    start, end = midnight + _MINUTE * opens, midnight + _MINUTE * closes
+                if offset == next_offset:  # the clock does not change on this date
+                    start, end = midnight + _minutes(opens), midnight + _minutes(closes)
                 else:
                     start, end = self._at_minute(day, opens), self._at_minute(day, closes)
                 if start < end:  # a zone may skip the hours, or the whole date
@@ -674,14 +673,23 @@ class Calendar:
                 built.closes.append(close)
         return built
 
-    def _offset_at(self, ordinal: int) -> timedelta:
-        """Return the zone's offset at the midnight that begins a date; before a change that falls on it."""
-        return datetime.fromordinal(ordinal).replace(tzinfo=self.zone).utcoffset() or _ZERO
-
     def _at_minute(self, day: date, minute: int) -> datetime:
         if minute == MINUTES_A_DAY:
             return self.start_of(day + _DAY)
         return instant_of(datetime.combine(day, time(minute // 60, minute % 60)), self.zone)
+
+
+@lru_cache(maxsize=256)
+def offsets_of(zone: tzinfo, year: int) -> tuple[timedelta, ...]:
+    """Return the zone's offset at each midnight from the year's first to the next year's; before a change that falls on it."""
+    first, after = date(year, 1, 1).toordinal(), date(year + 1, 1, 1).toordinal()
+    midnights = [datetime.fromordinal(ordinal).replace(tzinfo=zone) for ordinal in range(first, after + 1)]
+    return tuple([midnight.utcoffset() or _ZERO for midnight in midnights])
+
+
+@lru_cache(maxsize=MINUTES_A_DAY + 1)
+def _minutes(count: int) -> timedelta:
+    return _MINUTE * count
 
 
 @lru_cache(maxsize=1024)
