@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
 
 from services.sla import repository
-from services.sla.repository import Advance, Watched
+from services.sla.repository import Advance, Upcoming, Watched
 from services.sla.settings import SlaSettings
 from services.sla.telling import Batch
 from shared import fail_points, outbox
@@ -23,7 +23,7 @@ from shared.database import Tx
 from shared.engine.calendar import CalendarBook
 from shared.engine.case import Case, LoopError, replay
 from shared.engine.rules import CompiledPolicy
-from shared.errors import NotFoundError, NotYetError
+from shared.errors import NotYetError
 from shared.ids import derived_id
 from shared.messages import LIVE, ClockSettled
 from shared.reference import Reference
@@ -62,25 +62,14 @@ class WakeUps:
             advances = await repository.pending_advances(tx)
         self.runtime.parts[TICKS] = ticks  # reads are answered as of the last tick, too
         self.waiting = False
-        due: list[tuple[UUID, datetime]] = []
-        for tenant_id, wake_at in waiting.items():
-            now = await self._now(tenant_id, ticks)
-            if wake_at <= now:
-                due.append((tenant_id, now))
+        instants = [(each, _now(each, ticks)) for each in waiting]
+        due = [(each.tenant_id, now) for each, now in instants if each.wake_at <= now]
         again = self.has_more = await self._turns(due)
         for advance in advances:
             again |= await self.advance(advance)
         if self.waiting:
             return RETRY_SECONDS
         return 0 if again else None
-
-    async def _now(self, tenant_id: UUID, ticks: dict[UUID, datetime]) -> datetime:
-        """The last tick of the tenant's time. Before the first one only what was told is looked at, as of its last entry."""
-        try:
-            tenant = await self.runtime.reference.tenant(tenant_id)
-        except (NotFoundError, NotYetError):
-            return SOON
-        return ticks.get(tenant_id if tenant.sandbox else LIVE, SOON)
 
     async def _turns(self, due: Sequence[tuple[UUID, datetime]]) -> bool:
         """One batch of each tenant, two at a time; whether there may be more.
@@ -177,6 +166,13 @@ class WakeUps:
         await repository.rest(tx, tenant_id, batch.rests)
         await outbox.add_many(tx, batch.messages)
         fail_points.reach("sla.told")
+
+
+def _now(upcoming: Upcoming, ticks: Mapping[UUID, datetime]) -> datetime:
+    """The last tick of the tenant's time. Before the first one only what was told is looked at, as of its last entry."""
+    if upcoming.sandbox is None:
+        return SOON
+    return ticks.get(upcoming.tenant_id if upcoming.sandbox else LIVE, SOON)
 
 
 class Folding:

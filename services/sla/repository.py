@@ -97,12 +97,22 @@ WITH RECURSIVE next AS (
          WHERE wake_at IS NOT NULL AND tenant_id > next.tenant_id
          ORDER BY tenant_id, wake_at LIMIT 1) AS following
 )
-SELECT tenant_id, wake_at FROM next"""
+SELECT next.tenant_id, next.wake_at, tenant.sandbox
+  FROM next
+  LEFT JOIN tenant USING (tenant_id)"""
 
 
-async def next_of_each(tx: Tx) -> dict[UUID, datetime]:
+class Upcoming(Struct, frozen=True):
+    """The earliest wake-up of a tenant. `sandbox` is None for a tenant that has not arrived."""
+
+    tenant_id: UUID
+    wake_at: datetime
+    sandbox: bool | None
+
+
+async def next_of_each(tx: Tx) -> list[Upcoming]:
     """The earliest wake-up of each tenant that has one, by skipping through the index. Crosses tenants."""
-    return {row["tenant_id"]: row["wake_at"] for row in await tx.fetch(NEXT_OF_EACH)}
+    return [Upcoming(*row) for row in await tx.fetch(NEXT_OF_EACH)]
 
 
 CLAIM = """

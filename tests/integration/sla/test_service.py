@@ -10,14 +10,13 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 
-from services.sla.app import build
 from shared.engine.model import Actor, CountStamp, Entry
 from shared.ids import derived_id, new_id
 from shared.messages import LIVE, AnnouncementMade, ClockAdvanced, ClockTicked, EntryAppended, decode
 from shared.service import Service
-from tests.infra import Database, service_settings
 from tests.integration.reporting.told import Tellers, a_credential, a_policy, a_tenant
 
 NINE = datetime(2026, 3, 2, 1, tzinfo=UTC)  # Monday 09:00 in Shanghai
@@ -156,26 +155,25 @@ async def test_a_deadline_warns_breaks_and_costs_once(
 
 
 async def test_a_tenant_with_much_to_do_is_served_by_two_batches_and_each_case_once(
-    tellers: Tellers, database: Database, root: asyncpg.Connection
+    service: Service, tellers: Tellers, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    [loop] = [loop for loop in service.loops if loop.name == "wake-ups"]
+    wake_ups = loop._step.__self__  # type: ignore[attr-defined]  # the method of the object that does the rounds
+    monkeypatch.setattr(wake_ups, "settings", msgspec.structs.replace(wake_ups.settings, wake_batch=2))
     tenant_id = uuid4()
-    service = build({**service_settings(tellers.infra, database, "sla"), "RECOURSE_WAKE_BATCH": "2"})
-    await service.start()
-    try:
-        await subscribe(tellers, tenant_id)
-        stories = [Story(tenant_id) for _ in range(9)]
-        await tellers.tell(*(story.received() for story in stories), tick(NINE + HOUR))
-        for story in stories:
-            await folded(root, story)
-        await tellers.tell(tick(DUE + timedelta(seconds=1)))
-        await until(lambda: root.fetchval("SELECT count(*) = 9 FROM ledger_posting"))
-        for story in stories:
-            assert await announced(root, story) == [("warned", WARNED), ("escalated", DUE)]
-            assert await balance(root, story) == 5000
-        told = await root.fetchval("SELECT count(*) FROM outbox WHERE subject LIKE '%announcement.made'")
-        assert told == 18
-    finally:
-        await service.stop()
+    await subscribe(tellers, tenant_id)
+    stories = [Story(tenant_id) for _ in range(9)]
+    await tellers.tell(*(story.received() for story in stories), tick(NINE + HOUR))
+    for story in stories:
+        await folded(root, story)
+    await tellers.tell(tick(DUE + timedelta(seconds=1)))
+    posted = "SELECT count(*) = 9 FROM ledger_posting WHERE tenant_id = $1"
+    await until(lambda: root.fetchval(posted, tenant_id))
+    for story in stories:
+        assert await announced(root, story) == [("warned", WARNED), ("escalated", DUE)]
+        assert await balance(root, story) == 5000
+    told = "SELECT count(*) FROM outbox WHERE tenant_id = $1 AND subject LIKE '%announcement.made'"
+    assert await root.fetchval(told, tenant_id) == 18
 
 
 async def test_an_answer_in_time_that_comes_late_takes_nothing_back_because_nothing_was_said(
@@ -211,7 +209,8 @@ async def test_what_no_longer_holds_is_withdrawn_as_it_was_said(
     await folded(root, story)
     assert await announced(root, story) == [("warned", WARNED)]
     assert await balance(root, story) == 0
-    bodies = await root.fetch("SELECT body FROM outbox WHERE subject LIKE '%announcement.made' ORDER BY id")
+    query = "SELECT body FROM outbox WHERE tenant_id = $1 AND subject LIKE '%announcement.made' ORDER BY id"
+    bodies = await root.fetch(query, tenant_id)
     _, said, taken_back = [decode(row["body"], AnnouncementMade) for row in bodies]
     assert (said.withdrawn, taken_back.withdrawn) == (False, True)
     assert taken_back.effect == said.effect
