@@ -87,6 +87,8 @@ class Liability(Struct, eq=False, gc=False):
         views = self.views(case, now)
         if not views:
             return None
+        if self.correction is None:
+            return views[0]
         total = [view for view in views if view.state == "correction"]
         if total and views[0].amount_minor is not None:
             changed = sum(view.amount_minor or 0 for view in total)
@@ -111,10 +113,11 @@ class Liability(Struct, eq=False, gc=False):
         return self._money(case, item, index, data, now)
 
     def _sanction(self, case: CaseState, item: Imposed, index: int, data: dict[str, Any]) -> list[PenaltyView]:
-        sanction = case.value(item.sanction, self.rule)
+        sanction, number = item.sanction, item.number
+        if not item.literal:
+            sanction, number = case.value(sanction, self.rule), case.value(number, self.rule)
         if sanction is None:
             return []
-        number = case.value(item.number, self.rule)
         state = None if self.waived is None else "waived"
         return [self._view(case.policy, index, item, data, sanction=str(sanction), number=number, state=state)]
 

@@ -81,17 +81,18 @@ class Run(Struct, eq=False, gc=False):
 
     def view(self, now: datetime, shown_as: ClockState | None = None, stopped_at: datetime | None = None) -> ClockView:
         """The run as it stands at `now`; or the part of it that ends, shown as in another state and as stopped."""
-        data, rule, amount = {**self.data}, self.rule, self.amount
+        rule, amount, number = self.rule, self.amount, self.number
         state, breached_at = self.state, self.breached_at
         if breached_at is None and state != "met" and self.is_late(now):
             state, breached_at = "breached", self.due_at
-        if breached_at is not None:
-            data["overdue_days"] = self.overdue_days(now)
-            data["overdue_unit"] = self.overdue_unit()
-        data["round"] = self.number + 1
+        if breached_at is None:
+            data = {**self.data, "round": number + 1}
+        else:
+            late = {"overdue_days": self.overdue_days(now), "overdue_unit": self.overdue_unit()}
+            data = {**self.data, **late, "round": number + 1}
         return ClockView(  # in the order of its fields: so many keywords would cost more than the rest of the view
             rule.id,
-            self.number,
+            number,
             self.part,
             rule.clause,
             rule.name,
