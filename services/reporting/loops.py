@@ -7,6 +7,7 @@ time, so nothing is lost and nothing counted twice, with any number of replicas.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -23,17 +24,28 @@ from shared.messages import LIVE
 from shared.telemetry import describe
 
 CASES_AT_ONCE = 200
+FAIR_CASES = 20  # while several tenants wait: a round lasts as long as the longest turn in it
+TENANTS_AT_ONCE = 3
 
 log = structlog.get_logger()
 telemetry.allow("facts", "sums")
 
 
 async def refresh_round(database: Database, size: int = CASES_AT_ONCE) -> bool:
-    """Refresh up to `size` cases of every tenant that has some waiting; return whether there were any."""
+    """Refresh up to `size` cases of every tenant that has some waiting; return whether there were any.
+
+    Several tenants at once, each with few cases, so that a quiet one does not wait for all of a busy one's.
+    """
     async with database.worker_tx(LIVE) as tx:
         tenants = await repository.stale_tenants(tx)
-    refreshed = [await refresh_some(database, tenant_id, size) for tenant_id in tenants]
-    return any(refreshed)
+    turns = asyncio.Semaphore(TENANTS_AT_ONCE)
+    most = size if len(tenants) == 1 else min(size, FAIR_CASES)
+
+    async def turn(tenant_id: UUID) -> int:
+        async with turns:
+            return await refresh_some(database, tenant_id, most)
+
+    return any(await asyncio.gather(*map(turn, tenants)))
 
 
 async def refresh_some(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE) -> int:

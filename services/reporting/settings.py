@@ -8,7 +8,7 @@ from shared.settings import ServiceSettings
 class ReportingSettings(ServiceSettings, frozen=True, kw_only=True):
     """A field `export_rows` is RECOURSE_EXPORT_ROWS, or RECOURSE_REPORTING_EXPORT_ROWS."""
 
-    fact_batch: int = 200  # cases whose facts are made in one transaction
+    fact_batch: int = 100  # cases whose facts are made in one transaction
     fact_idle_seconds: float = 1.0  # between two looks for facts that another replica has left
     page_rows: int = 500  # facts read at once for reports and exports
     report_rows: int = 200_000  # most facts that one report may count
