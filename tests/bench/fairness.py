@@ -14,10 +14,10 @@ from tests.bench.load import Load, at_rate, percentile
 from tests.bench.pipeline import PATIENCE_SECONDS, running
 from tests.bench.tenants import complaints, subscribe
 
-QUIET_PER_SECOND: Final = 5.0
+QUIET_PER_SECOND: Final = 2.0
 TIMES: Final = 100
-SECONDS: Final = 10.0
-QUOTA: Final = {"requests_per_second": 50, "burst": 100}
+SECONDS: Final = 12.0
+QUOTA: Final = {"requests_per_second": 20, "burst": 40}
 """Ten times what the quiet tenant sends; the flood is ten times that."""
 
 
