@@ -9,22 +9,9 @@ import pytest
 
 from services.intake.app import build, ensure_operator
 from shared.service import Service
-from tests.infra import Database, Infra, a_database, clear_streams, empty_tables, service_settings
+from tests.infra import Database, Infra, empty_tables, service_settings
 from tests.integration.intake.world import MASTER_KEY, World, client_of
-
-
-@pytest.fixture(scope="module")
-async def database(infra: Infra, migrated_template: str) -> AsyncIterator[Database]:
-    """One database for the tests of a module: each makes tenants of its own."""
-    async with a_database(infra, migrated_template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-async def streams(infra: Infra) -> AsyncIterator[Infra]:
-    await clear_streams(infra)
-    yield infra
-    await clear_streams(infra)
+from tests.integration.one_service import database, streams  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from services.intake.api import ROUTES
 from shared.auth import guards_of
-from tests.integration.intake.test_imports import GOOD, HEAD, send
+from tests.integration.intake.test_imports import GOOD, HEAD, done, send
 from tests.integration.intake.world import POLICY, Caller, World
 
 REASON = {"reason": "a test"}
@@ -44,6 +44,7 @@ async def the_others(world: World, root: asyncpg.Connection) -> tuple[Caller, di
     complaint_id = complaint.json()["id"]
     source = await tenant.source("webhook", "canary-source")
     imported = await send(tenant.admin, (HEAD + GOOD).encode())
+    await done(tenant, imported)
     path = f"/v1/tenants/{tenant.tenant_id}"
     assert (await tenant.admin.request("PATCH", path, json={"two_admins": True})).status_code == 200
     proposal = (await tenant.publish(POLICY)).json()["proposal_id"]

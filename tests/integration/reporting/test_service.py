@@ -293,11 +293,13 @@ async def test_reports_follow_the_policy(service: Service, tellers: Tellers) -> 
         assert await figures("invalid", period="2026-03", clause="R09.33") != []
 
 
-async def test_a_report_counts_only_so_many(service: Service, tellers: Tellers) -> None:
+async def test_a_report_counts_only_so_many(
+    service: Service, tellers: Tellers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     office = await an_office(service, tellers)
     await settled(service, tellers, *(Complaint(office.tenant_id, str(number)).received() for number in range(3)))
     settings = msgspec.structs.replace(service.runtime.settings, report_rows=2, export_rows=2, page_rows=1)
-    service.runtime.settings = settings
+    monkeypatch.setattr(service.runtime, "settings", settings)
 
     async with asking(service, office) as client:
         for path in ("/v1/reports/invalid?period=2026-03", "/v1/exports/facts.csv"):
@@ -306,12 +308,12 @@ async def test_a_report_counts_only_so_many(service: Service, tellers: Tellers) 
         assert (await client.get("/v1/exports/facts.csv?to=2026-03-01")).status_code == 200
 
 
-async def test_the_export_opens_safely(service: Service, tellers: Tellers) -> None:
+async def test_the_export_opens_safely(service: Service, tellers: Tellers, monkeypatch: pytest.MonkeyPatch) -> None:
     office = await an_office(service, tellers)
     complaint = Complaint(office.tenant_id, fields={"ward": "=HYPERLINK(1)", "diagnosis": "secret"})
     others = [Complaint(office.tenant_id, f"20260302-{number:04}") for number in range(2, 5)]
     await settled(service, tellers, *a_whole_life(complaint), *(other.received() for other in others))
-    service.runtime.settings = msgspec.structs.replace(service.runtime.settings, page_rows=2)
+    monkeypatch.setattr(service.runtime, "settings", msgspec.structs.replace(service.runtime.settings, page_rows=2))
 
     async with asking(service, office) as client:
         answer = await client.get("/v1/exports/facts.csv", params={"bom": "true"})

@@ -9,33 +9,12 @@ import asyncpg
 import pytest
 
 from services.routing.app import build
-from tests.infra import Database, Infra, a_database, clear_streams, empty_tables, service_settings
+from tests.infra import Database, empty_tables, service_settings
+from tests.integration.one_service import database, streams, tellers  # noqa: F401 - fixtures
 from tests.integration.reporting.told import Tellers
 from tests.integration.routing.world import World
 
 MASTER_KEY = base64.b64encode(b"routing's tests, thirty-two byte").decode()
-
-
-@pytest.fixture(scope="module")
-async def database(infra: Infra, migrated_template: str) -> AsyncIterator[Database]:
-    """One database for the tests of a module: each makes tenants of its own."""
-    async with a_database(infra, migrated_template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-async def streams(infra: Infra) -> AsyncIterator[Infra]:
-    await clear_streams(infra)
-    yield infra
-    await clear_streams(infra)
-
-
-@pytest.fixture(scope="module")
-async def tellers(streams: Infra) -> AsyncIterator[Tellers]:
-    tellers = Tellers(streams)
-    await tellers.connect()
-    yield tellers
-    await tellers.close()
 
 
 @pytest.fixture(scope="module")
