@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -195,7 +196,11 @@ class NatsServer:
 
 def _file_bytes(store: Path) -> int:
     """What streams may take: half of what they hold and could still take, so that the disk is never filled by them."""
-    held = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+    held = 0
+    for folder, _, files in os.walk(store):  # which bears that a running server removes files meanwhile
+        for file in files:
+            with suppress(FileNotFoundError):
+                held += (Path(folder) / file).stat().st_size
     return max(_LEAST_FILE_BYTES, min(MAX_FILE_BYTES, (held + shutil.disk_usage(store).free) // 2))
 
 
