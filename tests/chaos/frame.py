@@ -62,7 +62,7 @@ class Size(Struct, frozen=True, kw_only=True):
     overdue: int = 100_000
     poison: int = 40
     model_examples: int = 200
-    model_steps: int = 12
+    model_steps: int = 10
     clock_jumps: int = 4
     flood_seconds: float = 10.0
     stream_losses: int = 1
