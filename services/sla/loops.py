@@ -42,7 +42,7 @@ PostgreSQL's -infinity would not come through the driver."""
 AT_ONCE = 2
 """Batches in hand at a time: while the database works for one, the other is folded."""
 
-BREATH = 20
+BREATH = 10
 """Cases folded in a row, before whatever else this process does has its turn."""
 
 

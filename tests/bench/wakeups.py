@@ -1,7 +1,6 @@
 """How many sleeping cases sla wakes, folds and tells about in a second, how late it is while they fall due one by one, and what one takes.
 
-The service processes of sla and routing run with their usual settings on PostgreSQL and NATS. `python -m tests.bench.wakeups [SHARE]` runs
-this alone.
+The service processes of sla and routing run with their usual settings on PostgreSQL and NATS, and nothing else does.
 """
 
 from __future__ import annotations
@@ -9,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -28,7 +24,6 @@ from shared.messaging import Messaging
 from shared.settings import ServiceSettings
 from shared.telemetry import Metrics
 from tests.bench import sleepers
-from tests.bench.calibration import per_second, turns
 from tests.bench.figures import Calibration, Figure, Stage, Target, at_least, at_most, by_name
 from tests.bench.load import percentile
 from tests.bench.processors import seconds_of
@@ -272,21 +267,3 @@ async def _intake_stream(local: LocalStack) -> None:
         await client.jetstream().add_stream(Messaging(settings, Metrics("intake")).stream_config())
     finally:
         await client.close()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-async def _alone() -> None:
-    share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    with tempfile.TemporaryDirectory(prefix="recourse-bench-") as folder:
-        stage = Stage(folder=Path(folder), share=share, tell=_say)
-        for figure in await measure(stage):
-            _say(f"{figure.name:28} {figure.value:12,.1f} {figure.unit:3} {figure.detail or ''}")
-    _say(f"calibration: {per_second(turns) / 1e6:.1f} million turns a second")
-
-
-if __name__ == "__main__":
-    asyncio.run(_alone())
