@@ -27,6 +27,7 @@ from shared.messages.base import LIVE
 from shared.policy.compiling import compile_policy
 from shared.policy.documents import parse
 from shared.reference import book_of
+from tests.bench.calibration import REFERENCE_LOOPS, turns
 from tests.chaos.faults import freeze
 from tests.chaos.frame import CaseFailedError, World
 from tests.chaos.tenants import PLENTY, POLICY
@@ -34,6 +35,7 @@ from tests.chaos.tenants import PLENTY, POLICY
 QUIET_CASES: Final = 100
 QUIET_WITHIN: Final = 5.0
 DRAINED_WITHIN: Final = 90.0  # sixty, and what two kills and a freeze take
+SLOWEST_MACHINE: Final = 0.4
 ZONE: Final = "UTC"
 DOWN: Final = timedelta(days=3)
 
@@ -79,8 +81,18 @@ FAULTY: Final = "SELECT count(*) FROM sla.watched_case WHERE error IS NOT NULL"
 WAITING: Final = "SELECT count(*) FROM sla.outbox WHERE published_at IS NULL"
 
 
+def machine_speed() -> float:
+    """How fast this machine is just now, beside the one that the limits are meant for; what else runs on it counts."""
+    began = time.monotonic()
+    done = turns()
+    return max(SLOWEST_MACHINE, min(1.0, done / (time.monotonic() - began) / REFERENCE_LOOPS))
+
+
 class Overdue:
     name = "wake-ups overdue"
+
+    def __init__(self) -> None:
+        self._speed = 1.0
 
     def needs(self) -> str:
         return ""
@@ -115,6 +127,7 @@ class Overdue:
         await root.execute("ANALYZE sla.watched_case, sla.timeline_entry")
         unit = local.process("sla")
         await supervisor.add(unit)
+        self._speed = machine_speed()
         began = time.monotonic()
         await root.execute(TICK, LIVE)
         now = await root.fetchval("SELECT at FROM sla.tick WHERE tenant_id = $1", LIVE)
@@ -132,29 +145,29 @@ class Overdue:
             await self._count(root, tenant_id, number, effects, owed)
         if faulty := await root.fetchval(FAULTY):
             raise CaseFailedError(f"{faulty} cases could not be folded")
-        if quiet_after > QUIET_WITHIN:
+        if quiet_after > QUIET_WITHIN / self._speed:
             raise CaseFailedError(f"the quiet tenant's wake-ups took {quiet_after:.1f} s")
         published = await self._published(root, began)
         return {
             "cases": world.size.overdue,
             "effects_each": effects,
+            "machine_speed": round(self._speed, 2),
             "quiet_done_after_seconds": round(quiet_after, 1),
             "all_done_after_seconds": round(took, 1),
             "all_published_after_seconds": round(published, 1),
         }
 
-    @staticmethod
-    async def _until_done(root: asyncpg.Connection, tenant_id: UUID, now: datetime, began: float) -> float:
+    async def _until_done(self, root: asyncpg.Connection, tenant_id: UUID, now: datetime, began: float) -> float:
         while await root.fetchval(DUE, tenant_id, now):
-            if time.monotonic() - began > DRAINED_WITHIN:
-                raise CaseFailedError(f"wake-ups are still overdue after {DRAINED_WITHIN:.0f} s")
+            if time.monotonic() - began > DRAINED_WITHIN / self._speed:
+                left = await root.fetchval(DUE, tenant_id, now)
+                raise CaseFailedError(f"{left} wake-ups are still overdue after {DRAINED_WITHIN / self._speed:.0f} s")
             await asyncio.sleep(0.2)
         return time.monotonic() - began
 
-    @staticmethod
-    async def _published(root: asyncpg.Connection, began: float) -> float:
+    async def _published(self, root: asyncpg.Connection, began: float) -> float:
         while await root.fetchval(WAITING):
-            if time.monotonic() - began > DRAINED_WITHIN * 2:
+            if time.monotonic() - began > DRAINED_WITHIN * 2 / self._speed:
                 raise CaseFailedError("what was told is still not published")
             await asyncio.sleep(0.2)
         return time.monotonic() - began
