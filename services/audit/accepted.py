@@ -9,6 +9,9 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
+from msgspec import Struct
+
 from services.audit.journal import Asked
 from services.audit.look import Look, Receipt
 from services.audit.streams import SERVICES
@@ -56,29 +59,19 @@ SELECT tenant_id, owner_id AS owner, 'a key of a person' AS what FROM intake.dat
  UNION
 SELECT tenant_id, complainant_id, 'a contact' FROM intake.contact_point"""
 
-UNREADABLE: Final = """
-SELECT c.tenant_id, c.complaint_id, 'the key of its person is lost' AS what
-  FROM intake.complaint c
- WHERE NOT EXISTS (SELECT FROM intake.data_key k WHERE k.tenant_id = c.tenant_id AND k.owner_id = c.complainant_id)"""
-
-WITHOUT_TEXT: Final = """
-SELECT c.tenant_id, c.complaint_id, 'its text is lost' AS what
-  FROM intake.complaint c
-  JOIN routing.entry e ON e.tenant_id = c.tenant_id AND e.case_id = c.complaint_id AND e.seq = 1
-  JOIN intake.data_key k ON k.tenant_id = c.tenant_id AND k.owner_id = c.complainant_id
- WHERE k.erased_at IS NULL AND e.data ->> 'text_id' IS NOT NULL
-   AND NOT EXISTS (
-       SELECT FROM intake.free_text t
-        WHERE t.tenant_id = c.tenant_id AND t.case_id = c.complaint_id AND t.text_id::text = e.data ->> 'text_id')"""
-
-WITHOUT_TENANT_KEY: Final = """
-SELECT c.tenant_id, c.complaint_id, 'the key of its tenant is lost' AS what
-  FROM intake.complaint c
- WHERE NOT EXISTS (SELECT FROM intake.tenant_key k WHERE k.tenant_id = c.tenant_id)"""
-
 IDEMPOTENT: Final = """
 SELECT tenant_id, key, status, body
   FROM {service}.idempotency_key"""
+
+# What answers name by its id.
+NAMEABLE: Final = """
+SELECT tenant_id, case_id AS id FROM routing."case"
+ UNION ALL
+SELECT tenant_id, text_id FROM intake.free_text
+ UNION ALL
+SELECT tenant_id, import_id FROM intake.import
+ UNION ALL
+SELECT tenant_id, operation_id FROM routing.clock_operation"""
 
 ENTERED: Final = """
 SELECT e.tenant_id, e.case_id, count(DISTINCT e.seq) AS n
@@ -94,7 +87,6 @@ async def check(look: Look) -> None:
     _forgotten(look, by_key, altered)
     await _refused(look, by_key, altered)
     await _missing(look, _by_source(look))
-    await _vault(look)
     await _entries(look)
     await _acts(look)
     _patience(look)
@@ -218,6 +210,9 @@ def _forgotten(look: Look, by_key: Mapping[tuple[UUID, str], Receipt], altered: 
             if line.case_id in kept:
                 what = "its key is gone; a repeat would store it again"
                 look.findings.add("I2", line.case_id, what, tenant_id=asked.tenant_id)
+            elif line.case_id is None and asked.first_at > look.retained_from:
+                what = "was answered 2xx, and nothing is stored under its key"
+                look.findings.add("I1", f"{asked.source} {asked.key}", what, tenant_id=asked.tenant_id)
 
 
 async def _refused(look: Look, by_key: Mapping[tuple[UUID, str], Receipt], altered: set[tuple[UUID, str]]) -> None:
@@ -225,9 +220,10 @@ async def _refused(look: Look, by_key: Mapping[tuple[UUID, str], Receipt], alter
     hooks = _hooks(look)
     taken = {(asked.tenant_id, asked.source, asked.key) for asked in look.asked if asked.is_stored or asked.is_open}
     asked_for: dict[UUID, set[str]] = defaultdict(set)
-    journalled: set[tuple[UUID, str]] = set()
+    journalled: set[UUID] = set()
     for asked in look.asked:
-        journalled.add((asked.tenant_id, asked.source))
+        if asked.source in SOURCES:
+            journalled.add(asked.tenant_id)
         key = _stored_key(asked, hooks)
         asked_for[asked.tenant_id].add(key)
         if not asked.is_refused_for_good or (asked.tenant_id, asked.source, asked.key) in taken:
@@ -256,7 +252,7 @@ async def _refused(look: Look, by_key: Mapping[tuple[UUID, str], Receipt], alter
                 )
         elif (
             complaint.source in ("api", "webhook")
-            and (complaint.tenant_id, complaint.source) in journalled
+            and complaint.tenant_id in journalled
             and stored_key not in asked_for[complaint.tenant_id]
             and (complaint.tenant_id, stored_key) not in altered
         ):
@@ -286,6 +282,9 @@ def _by_source(look: Look) -> set[tuple[UUID, str]]:
             answered[place] += asked.good[-1].stored if asked.good else 0
             if asked.is_open and not asked.is_stored:
                 open_.add(place)
+        if asked.source in SOURCES:  # whoever keeps a journal of complaints has all of them there
+            answered[asked.tenant_id, "smtp"] += 0
+            answered[asked.tenant_id, "csv"] += 0
     for (tenant_id, source), expected in answered.items():
         look.findings.looked_at(1)
         found = stored[tenant_id, SOURCES[source]]
@@ -379,22 +378,16 @@ async def _missing(look: Look, short: set[tuple[UUID, str]]) -> None:
         look.findings.add("I15", case_id, "a case of no complaint that is stored", tenant_id=tenant_id, is_extra=True)
 
 
-async def _vault(look: Look) -> None:
-    """I1: what was said with a complaint is there, and can be read, unless the person was erased."""
-    for query in (UNREADABLE, WITHOUT_TEXT, WITHOUT_TENANT_KEY):
-        for row in await look.rows(query):
-            case_id = row["complaint_id"]
-            if case_id not in look.misplaced and not any(look.findings.has(each, case_id) for each in ("I2", "I15")):
-                look.findings.add("I1", case_id, row["what"], tenant_id=row["tenant_id"])
-
-
 async def _entries(look: Look) -> None:
     """I1 and I15 of acts on cases: what was entered is there, and no more was entered than was asked for."""
     versions = {row["case_id"]: row["version"] for row in await look.rows(CASES)}
     most: Counter[UUID] = Counter()
+    journalled: set[UUID] = set()
     for asked in look.asked:
-        if asked.source != "entry":
+        if asked.source not in ("entry", "act"):
             continue
+        if asked.source == "entry":
+            journalled.add(asked.tenant_id)
         look.findings.looked_at(1)
         of = next((line.case_id for line in asked.answers if line.case_id is not None), None)
         if of is None:
@@ -405,10 +398,10 @@ async def _entries(look: Look) -> None:
                 look.findings.add(
                     "I1", f"{of} {line.seq}", "a line that was answered 2xx is missing", tenant_id=asked.tenant_id
                 )
-    if most:
+    if journalled:
         for row in await look.rows(ENTERED):
             case_id = row["case_id"]
-            if case_id in most and row["n"] > most[case_id] and case_id not in look.misplaced:
+            if row["tenant_id"] in journalled and row["n"] > most[case_id] and case_id not in look.misplaced:
                 look.findings.add(
                     "I15",
                     f"entries of {case_id}",
@@ -422,32 +415,76 @@ async def _entries(look: Look) -> None:
 async def _acts(look: Look) -> None:
     """I10 and I15 of other requests with a key: the stored answer is the one that was given; a refused one left none."""
     wanted = {(asked.tenant_id, asked.key): asked for asked in look.asked if asked.source in ("entry", "act", "csv")}
-    if not wanted:
-        return
     stored = {(asked.tenant_id, asked.key) for asked in look.asked if asked.is_stored or asked.is_open}
+    homes = await _homes(look)
     known: set[tuple[UUID, str]] = set()
     for service in SERVICES:
         for row in await look.rows(IDEMPOTENT.format(service=service)):
             known.add((row["tenant_id"], row["key"]))
+            look.findings.looked_at(1)
+            if any(homes.get(each, row["tenant_id"]) != row["tenant_id"] for each in _ids(row["body"])):
+                what = "an answer that names what is another tenant's"
+                look.findings.add("I14", f"{service} {row['key']}", what, tenant_id=row["tenant_id"])
+                continue
             asked = wanted.get((row["tenant_id"], row["key"]))
             if asked is None:
                 continue
-            look.findings.looked_at(1)
             if asked.is_refused_for_good and (asked.tenant_id, asked.key) not in stored:
                 look.findings.add(
                     "I15", asked.key, "an answer is stored under a key that was refused", tenant_id=asked.tenant_id
                 )
             told = {line.answer for line in asked.good if line.answer}
-            if told and told != {hashlib.sha256(row["body"]).hexdigest()}:
+            places = {line.seq for line in asked.good if line.seq is not None}
+            statuses = {line.status for line in asked.good} if asked.source != "csv" else set()
+            if (
+                (told and told != {hashlib.sha256(row["body"]).hexdigest()})
+                or statuses - {row["status"]}
+                or places - _places(row["body"])
+            ):
                 look.findings.add(
                     "I10", asked.key, "was answered otherwise than a repeat would be", tenant_id=asked.tenant_id
                 )
     for place, asked in wanted.items():
         is_kept = asked.first_at > look.retained_from
         is_lost = any(look.findings.has("I1", f"{line.case_id} {line.seq}") for line in asked.good)
-        if asked.source == "entry" and asked.is_stored and is_kept and place not in known and not is_lost:
-            what = "its key is gone; a repeat would be entered again"
+        is_elsewhere = any(look.findings.has("I14", f"{service} {asked.key}") for service in SERVICES)
+        if asked.is_stored and is_kept and place not in known and not (is_lost or is_elsewhere):
+            what = "its key is gone; a repeat would be done again"
             look.findings.add("I2", asked.key, what, tenant_id=asked.tenant_id)
+
+
+async def _homes(look: Look) -> dict[UUID, UUID]:
+    """Whose what an answer may name is."""
+    return {row["id"]: row["tenant_id"] for row in await look.rows(NAMEABLE) if row["id"] not in look.misplaced}
+
+
+class _Named(Struct):
+    """The ids by which an answer names what was made."""
+
+    id: UUID | None = None
+    case_id: UUID | None = None
+    text_id: UUID | None = None
+    import_id: UUID | None = None
+    operation_id: UUID | None = None
+
+
+class _Placed(Struct):
+    seq: int | None = None
+
+
+def _places(body: bytes) -> set[int | None]:
+    try:
+        return {msgspec.json.decode(body, type=_Placed).seq}
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return set()
+
+
+def _ids(body: bytes) -> list[UUID]:
+    try:
+        named = msgspec.json.decode(body, type=_Named)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return []
+    return [each for each in msgspec.structs.astuple(named) if each is not None]
 
 
 def _patience(look: Look) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import time
 from typing import Final
 
-from services.audit import accepted, cases, figures, notices, tenants, transport
+import asyncpg
+
+from services.audit import accepted, books, cases, copies, figures, keys, notices, tenants, transport, vault
 from services.audit.findings import Findings, Verdict, verdict
-from services.audit.look import open_look
+from services.audit.look import Look, open_look
 from services.audit.sources import Evidence
 
 PATIENCE_SECONDS: Final = 30.0
@@ -46,8 +48,38 @@ async def look_once(evidence: Evidence) -> Findings:
     """Return what one look finds, things under way among it."""
     connection, look = await open_look(evidence)
     try:
-        for check in (tenants, accepted, cases, notices, figures, transport):  # whose it is, is settled first
-            await check.check(look)
+        await check(look)
     finally:
         await connection.close()
     return look.findings
+
+
+async def check(look: Look) -> None:
+    """Make every comparison. Whose it is, is settled first.
+
+    What is so spoilt that a comparison fails is a finding itself; the others are made all the same.
+    """
+    for module, broken in COMPARISONS:
+        try:
+            async with look.connection.transaction():
+                await module.check(look)
+        except asyncpg.PostgresConnectionError:
+            raise
+        except (asyncpg.PostgresError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as failure:
+            name = module.__name__.rpartition(".")[2]
+            look.findings.add(broken, f"{name}: {type(failure).__name__}", f"cannot be compared: {failure}")
+
+
+# (comparison, the promise that cannot be shown to be kept when it fails)
+COMPARISONS: Final = (
+    (tenants, "I14"),
+    (keys, "I9"),
+    (accepted, "I1"),
+    (vault, "I1"),
+    (cases, "I13"),
+    (copies, "I13"),
+    (notices, "I5"),
+    (figures, "I8"),
+    (transport, "I9"),
+    (books, "I9"),
+)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from services.audit.look import Look
 from services.audit.told import UNTOLD
@@ -91,10 +90,11 @@ async def _facts(look: Look) -> dict[UUID, date]:
         tenant = look.tenants.get(row["tenant_id"])
         if tenant is None or row["at"] is None:
             continue
-        try:
-            days[case_id] = _day(row["at"], tenant.zone)
-        except (ZoneInfoNotFoundError, ValueError):
+        counted_on = look.day(tenant.tenant_id, row["at"])
+        if counted_on is None:
             _note(look, tenant.tenant_id, f"no day can be counted in the zone {tenant.zone}", tenant.tenant_id)
+        else:
+            days[case_id] = counted_on
     facts: dict[UUID, Any] = {}
     for row in await look.rows(FACTS):
         facts[row["case_id"]] = row
@@ -249,10 +249,6 @@ def _cell(row: Any) -> Cell:
 def _name(cell: Cell) -> str:
     tenant_id, day, dimension, part, measure = cell
     return f"{tenant_id} {day} {dimension}={part} {measure}"
-
-
-def _day(at: datetime, zone: str) -> date:
-    return at.astimezone(ZoneInfo(zone)).date()
 
 
 def _is_ours(look: Look, case_id: UUID) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from services.audit.findings import Findings
-from services.audit.journal import Asked, requests
+from services.audit.journal import Asked, Line, requests
 from services.audit.provider import Taken
 from services.audit.sources import Evidence
 from services.audit.streams import Stream, Streams
@@ -92,6 +94,14 @@ class Look:
         found: Sequence[Any] = await self.connection.fetch(query, *arguments)
         return found
 
+    def day(self, tenant_id: UUID, at: datetime) -> date | None:
+        """The date of an instant in the tenant's zone; None where the zone is none."""
+        tenant = self.tenants.get(tenant_id)
+        try:
+            return None if tenant is None else at.astimezone(ZoneInfo(tenant.zone)).date()
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return None
+
     @property
     def retained_from(self) -> datetime:
         return self.now - RETAINED
@@ -112,24 +122,53 @@ async def open_look(evidence: Evidence) -> tuple[asyncpg.Connection, Look]:
     """Gather what the checks need. The connection holds the snapshot; whoever called closes it."""
     lines = evidence.lines()  # before the database: whatever these lines promise must be found there
     async with Streams(evidence.nats) as streams:
-        connection = await asyncpg.connect(
-            evidence.dsn, timeout=10, server_settings={"default_transaction_read_only": "on", "TimeZone": "UTC"}
-        )
+        connection = await connect(evidence.dsn)
         try:
-            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            await connection.transaction(isolation="repeatable_read", readonly=True).start()
             told = await gather(connection)
-            look = Look(
-                connection,
-                now=await connection.fetchval("SELECT clock_timestamp()"),
-                asked=None if lines is None else list(requests(lines)),
-                record=evidence.record(),
-                streams=await streams.read(),
-                told=told,
-                tenants={row["tenant_id"]: Tenant(*row) for row in await connection.fetch(TENANTS)},
-                complaints=[Complaint(*row) for row in await connection.fetch(COMPLAINTS)],
-                receipts=[Receipt(*row) for row in await connection.fetch(RECEIPTS)],
-            )
+            look = await look_at(connection, told, await streams.read(), lines, evidence.record())
         except BaseException:
             await connection.close()
             raise
     return connection, look
+
+
+async def connect(dsn: str) -> asyncpg.Connection:
+    """Connect as the checks need it: `json` and `jsonb` are read as values, and every statement is planned for the data that are there."""
+    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"TimeZone": "UTC", "jit": "off"})
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(kind, encoder=_encoded, decoder=_decoded, schema="pg_catalog")
+    return connection
+
+
+def _decoded(text: str) -> object:
+    """The value; the text itself where PostgreSQL takes for JSON what is none elsewhere."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return text
+
+
+def _encoded(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+async def look_at(
+    connection: asyncpg.Connection,
+    told: Told,
+    streams: dict[str, Stream],
+    lines: list[Line] | None,
+    record: list[Taken] | None,
+) -> Look:
+    """Look at the database as this connection's transaction sees it."""
+    return Look(
+        connection,
+        now=await connection.fetchval("SELECT clock_timestamp()"),
+        asked=None if lines is None else list(requests(lines)),
+        record=record,
+        streams=streams,
+        told=told,
+        tenants={row["tenant_id"]: Tenant(*row) for row in await connection.fetch(TENANTS)},
+        complaints=[Complaint(*row) for row in await connection.fetch(COMPLAINTS)],
+        receipts=[Receipt(*row) for row in await connection.fetch(RECEIPTS)],
+    )

@@ -35,9 +35,10 @@ class Row(Struct, frozen=True):
 
 
 class Standing(Struct, frozen=True, kw_only=True):
-    """The last that sla said of a case."""
+    """The last that sla said of a case; `body`: in its own words."""
 
     tenant_id: UUID
+    body: bytes
     message_id: UUID
     seq: int
     now: datetime
@@ -55,25 +56,41 @@ class Announced(Struct, frozen=True):
     tenant_id: UUID
     effect: dict[str, Any]
     withdrawn: bool
+    late: bool
 
 
-class Posted(Struct, frozen=True):
+class Posted(Struct, frozen=True, kw_only=True):
     tenant_id: UUID
     case_id: UUID
     key: str
     kind: str
     currency: str
     difference_minor: int
+    at: str
+    month: str
+    penalty: dict[str, Any]
 
 
-class Delivered(Struct, frozen=True):
+class Delivered(Struct, frozen=True, kw_only=True):
+    """`states`: every one that was told; the rest as it was told last."""
+
     tenant_id: UUID
     case_id: UUID | None
+    rule: str
+    audience: str
     channel: str
     state: str
     attempts: int
+    detail: str
     at: datetime
-    states: frozenset[str] = frozenset()  # every state that was told
+    states: frozenset[str] = frozenset()
+
+
+class Happened(Struct, frozen=True):
+    """A message that somebody may be told of."""
+
+    type: str
+    body: bytes
 
 
 class Told(Struct, kw_only=True):
@@ -82,11 +99,21 @@ class Told(Struct, kw_only=True):
     rows: dict[tuple[str, UUID], Row] = {}
     received: dict[UUID, dict[str, Any]] = {}  # case → line 1
     received_of: dict[UUID, UUID] = {}  # case → tenant
-    entries: dict[tuple[UUID, int], dict[str, Any]] = {}  # (case, seq) → entry
+    lines: dict[tuple[UUID, int], dict[str, Any]] = {}  # (case, seq) → the message with this line
     standings: dict[UUID, Standing] = {}
     announced: dict[tuple[UUID, str], list[Announced]] = {}
     posted: dict[UUID, list[Posted]] = {}
+    imposed: dict[tuple[UUID, str], dict[str, Any]] = {}  # (case, key) → the penalty as it was posted last
     delivered: dict[UUID, Delivered] = {}
+    happened: dict[UUID, Happened] = {}  # by message
+    staff: dict[tuple[UUID, str], dict[str, Any]] = {}  # (tenant, member) → the newest message
+    ticked: dict[UUID, datetime] = {}  # time → its last tick
+    advanced: dict[UUID, datetime] = {}  # round of a clock's operation → where it goes
+    settled: dict[UUID, dict[str, Any]] = {}  # round → message
+    rested: set[UUID] = set()  # rounds
+    published: set[tuple[UUID, str, str, str]] = (
+        set()
+    )  # (tenant, policy or calendar, name or effect, version or revision)
     unreadable: list[tuple[str, UUID]] = []
     foreign: list[tuple[str, UUID, UUID]] = []  # messages whose subject or body names another tenant than their row
 
@@ -132,7 +159,8 @@ def _received(told: Told, tenant_id: UUID, body: bytes) -> None:
 
 def _appended(told: Told, tenant_id: UUID, body: bytes) -> None:
     found = msgspec.json.decode(body)
-    told.entries[UUID(found["case_id"]), found["entry"]["seq"]] = found["entry"]
+    told.lines[UUID(found["case_id"]), found["entry"]["seq"]] = found
+    told.happened[UUID(found["message_id"])] = Happened("routing.v1.entry.appended", body)
 
 
 class _StandingBody(Struct):
@@ -157,6 +185,7 @@ def _standing(told: Told, tenant_id: UUID, body: bytes) -> None:
         return
     told.standings[found.case_id] = Standing(
         tenant_id=tenant_id,
+        body=body,
         message_id=found.message_id,
         seq=found.seq,
         now=found.now,
@@ -174,7 +203,10 @@ def _standing(told: Told, tenant_id: UUID, body: bytes) -> None:
 def _announced(told: Told, tenant_id: UUID, body: bytes) -> None:
     found = msgspec.json.decode(body)
     place = (UUID(found["case_id"]), found["effect"]["key"])
-    told.announced.setdefault(place, []).append(Announced(tenant_id, found["effect"], found["withdrawn"]))
+    told.announced.setdefault(place, []).append(
+        Announced(tenant_id, found["effect"], found["withdrawn"], found["late"])
+    )
+    told.happened[UUID(found["message_id"])] = Happened("sla.v1.announcement.made", body)
 
 
 def _posted(told: Told, tenant_id: UUID, body: bytes) -> None:
@@ -182,22 +214,30 @@ def _posted(told: Told, tenant_id: UUID, body: bytes) -> None:
     penalty = found["penalty"]
     told.posted.setdefault(UUID(found["posting_id"]), []).append(
         Posted(
-            tenant_id,
-            UUID(found["case_id"]),
-            penalty["key"],
-            penalty["kind"],
-            penalty["currency"],
-            found["difference_minor"],
+            tenant_id=tenant_id,
+            case_id=UUID(found["case_id"]),
+            key=penalty["key"],
+            kind=penalty["kind"],
+            currency=penalty["currency"],
+            difference_minor=found["difference_minor"],
+            at=found["at"],
+            month=found["month"],
+            penalty=penalty,
         )
     )
+    told.imposed[UUID(found["case_id"]), penalty["key"]] = penalty
+    told.happened[UUID(found["message_id"])] = Happened("sla.v1.penalty.posted", body)
 
 
 class _DeliveryBody(Struct):
     delivery_id: UUID
     case_id: UUID | None
+    rule: str
+    audience: str
     channel: str
     state: str
     attempts: int
+    detail: str
     at: datetime
 
 
@@ -207,12 +247,63 @@ def _delivered(told: Told, tenant_id: UUID, body: bytes) -> None:
     states = frozenset({found.state}) | (before.states if before is not None else frozenset())
     newest = found if before is None or _place(before) < _place(found) else before
     told.delivered[found.delivery_id] = Delivered(
-        tenant_id, found.case_id, found.channel, newest.state, newest.attempts, newest.at, states
+        tenant_id=tenant_id,
+        case_id=found.case_id,
+        rule=found.rule,
+        audience=found.audience,
+        channel=found.channel,
+        state=newest.state,
+        attempts=newest.attempts,
+        detail=newest.detail,
+        at=newest.at,
+        states=states,
     )
 
 
 def _place(of: Delivered | _DeliveryBody) -> tuple[datetime, int, int]:
     return of.at, of.attempts, DELIVERY_ORDER.index(of.state)
+
+
+def _staff(told: Told, tenant_id: UUID, body: bytes) -> None:
+    found = msgspec.json.decode(body)
+    place = (tenant_id, found["staff"]["staff_id"])
+    if place not in told.staff or told.staff[place]["revision"] <= found["revision"]:
+        told.staff[place] = found
+
+
+def _policy(told: Told, tenant_id: UUID, body: bytes) -> None:
+    found = msgspec.json.decode(body)
+    told.published.add((tenant_id, "policy", found["effect"], str(found["version"])))
+
+
+def _calendar(told: Told, tenant_id: UUID, body: bytes) -> None:
+    found = msgspec.json.decode(body)
+    told.published.add((tenant_id, "calendar", found["name"], str(found["revision"])))
+
+
+class _Clock(Struct):
+    at: datetime
+    operation_id: UUID = UUID(int=0)
+    target: datetime | None = None
+
+
+def _ticked(told: Told, tenant_id: UUID, body: bytes) -> None:
+    at = msgspec.json.decode(body, type=_Clock).at
+    told.ticked[tenant_id] = max(at, told.ticked.get(tenant_id, at))
+
+
+def _advanced(told: Told, tenant_id: UUID, body: bytes) -> None:
+    found = msgspec.json.decode(body, type=_Clock)
+    told.advanced[found.operation_id] = found.target or found.at
+
+
+def _settled(told: Told, tenant_id: UUID, body: bytes) -> None:
+    found = msgspec.json.decode(body)
+    told.settled[UUID(found["operation_id"])] = found
+
+
+def _rested(told: Told, tenant_id: UUID, body: bytes) -> None:
+    told.rested.add(msgspec.json.decode(body, type=_Clock).operation_id)
 
 
 _READERS: Final = {
@@ -222,4 +313,11 @@ _READERS: Final = {
     "announcement.made": _announced,
     "penalty.posted": _posted,
     "delivery.changed": _delivered,
+    "staff.changed": _staff,
+    "policy.published": _policy,
+    "calendar.published": _calendar,
+    "clock.ticked": _ticked,
+    "clock.advanced": _advanced,
+    "clock.settled": _settled,
+    "clock.rested": _rested,
 }

@@ -138,6 +138,9 @@ def _published(look: Look) -> None:
         for service, stream in look.streams.items()
         for message in stream.messages
     }
+    first = {
+        service: min((each.seq for each in stream.messages), default=0) for service, stream in look.streams.items()
+    }
     for (service, message_id), row in look.told.rows.items():
         look.findings.looked_at(1)
         if message_id in look.misplaced:
@@ -146,7 +149,11 @@ def _published(look: Look) -> None:
             what = f"{service} has not published it"
         elif message_id not in held.get(service, ()) and row.created_at > look.retained_from:
             what = f"the stream of {service} has lost it"
-        elif row.stream_seq is not None and places.get((service, row.stream_seq), message_id) != message_id:
+        elif (
+            row.stream_seq is not None
+            and row.stream_seq >= first[service]
+            and places.get((service, row.stream_seq)) != message_id
+        ):
             what = f"stands elsewhere in the stream of {service}"
         else:
             continue

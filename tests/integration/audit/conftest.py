@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aiosmtplib
+import asyncpg
 import httpx
 import msgspec
 import pytest
 from msgspec import Struct
 
-from services.audit.auditing import audit
-from services.audit.findings import Verdict
+from services.audit import auditing, sources
+from services.audit.findings import Finding, Verdict
 from services.audit.journal import JournalFile, Line
+from services.audit.look import look_at
 from services.audit.provider import Taken, write_record
-from services.audit.sources import Evidence
+from services.audit.streams import Stream, Streams
+from services.audit.told import gather
 from services.demo.audit import record_of
 from services.demo.client import Api
 from services.demo.handling import advance
@@ -35,7 +39,6 @@ from shared import webhooks
 from shared.embedded.folder import open_folder
 from shared.embedded.nats import NatsServer
 from shared.embedded.postgres import PostgresServer
-from tests.infra import create_database, drop_database
 
 DRAFT: dict[str, Any] = {
     "channel": "phone",
@@ -47,16 +50,11 @@ DRAFT: dict[str, Any] = {
     "fields": {"loss_cny": "3600.00", "superior_management_pay_cny": "2400.00"},
 }
 
+FILE = {"name": "contract.txt", "media_type": "text/plain", "content": base64.b64encode(b"Twelve lessons.").decode()}
+GONE = {"name": "康泰", "phone": "13800000064"}
 
-FOR_COPIES = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "autovacuum": "off",
-    "checkpoint_timeout": "1h",
-}
-"""Databases are copied often and kept never."""
+UNSAFE = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "checkpoint_timeout": "1h"}
+"""What is changed here is rolled back, and the rest thrown away."""
 
 
 class State(Struct, kw_only=True):
@@ -68,30 +66,43 @@ class State(Struct, kw_only=True):
     record: list[Taken]
     folder: Path
     names: dict[str, UUID]
-    spare: list[str] = []  # copies that are true again
+    streams: dict[str, Stream] = {}
+
+    @property
+    def dsn(self) -> str:
+        return self.postgres.dsn_of("recourse")
 
     @property
     def nats_url(self) -> str:
         return self.nats.url("operator")
 
+    async def read_streams(self) -> dict[str, Stream]:
+        async with Streams(self.nats_url) as streams:
+            return await streams.read()
 
-class Copy(Struct, kw_only=True):
-    """A database of one's own with the true state in it, and the rest of the evidence."""
+
+class Evidence(Struct, kw_only=True):
+    """A journal, a record and streams of one's own; the database is everybody's."""
 
     state: State
-    dsn: str
     journal: list[Line]
     record: list[Taken]
-    is_spoilt: bool = True  # nobody may have it after us
+    streams: dict[str, Stream]
+
+    async def look(self, connection: asyncpg.Connection) -> list[Finding]:
+        """Return what one look finds, in whatever transaction the connection is."""
+        async with connection.transaction():
+            told = await gather(connection)
+            look = await look_at(connection, told, self.streams, self.journal, self.record)
+            await auditing.check(look)
+            return look.findings.all()
 
     async def audit(self, patience: float = 0.0) -> Verdict:
-        evidence = Evidence(
-            dsn=self.dsn,
-            nats=self.state.nats_url,
-            lines=lambda: self.journal,
-            record=lambda: self.record,
+        """The whole audit, with a connection of its own."""
+        evidence = sources.Evidence(
+            dsn=self.state.dsn, nats=self.state.nats_url, lines=lambda: self.journal, record=lambda: self.record
         )
-        return await audit(evidence, patience=patience)
+        return await auditing.audit(evidence, patience=patience)
 
 
 @pytest.fixture(scope="session")
@@ -101,12 +112,13 @@ def state() -> Iterator[State]:
     try:
         journal, record, names = asyncio.run(_live_through(folder))
         data = open_folder(folder)
-        postgres = PostgresServer(data, 0, settings=FOR_COPIES)
-        nats = NatsServer(data, 0)
+        postgres, nats = PostgresServer(data, 0, settings=UNSAFE), NatsServer(data, 0)
+        state = State(postgres=postgres, nats=nats, journal=journal, record=record, folder=folder, names=names)
 
         async def start() -> None:
             await postgres.start()
             await nats.start()
+            state.streams = await state.read_streams()
 
         async def stop() -> None:
             await nats.stop()
@@ -114,7 +126,7 @@ def state() -> Iterator[State]:
 
         try:
             asyncio.run(start())
-            yield State(postgres=postgres, nats=nats, journal=journal, record=record, folder=folder, names=names)
+            yield state
         finally:
             asyncio.run(stop())
     finally:
@@ -122,27 +134,8 @@ def state() -> Iterator[State]:
 
 
 @pytest.fixture
-async def copy(state: State) -> AsyncIterator[Copy]:
-    """All of it one's own; whoever puts it right again leaves it to the next."""
-    if state.spare:
-        name = state.spare.pop()
-    else:
-        name = f"copy_{uuid4().hex}"
-        await create_database(state.postgres.dsn, name, "recourse")
-    dsn = state.postgres.dsn_of(name)
-    lent = Copy(state=state, dsn=dsn, journal=list(state.journal), record=list(state.record))
-    yield lent
-    if lent.is_spoilt:
-        await drop_database(state.postgres.dsn, name)
-    else:
-        state.spare.append(name)
-
-
-@pytest.fixture
-def papers(state: State) -> Copy:
-    """A journal and a record of one's own; the database is everybody's."""
-    dsn = state.postgres.dsn_of("recourse")
-    return Copy(state=state, dsn=dsn, journal=list(state.journal), record=list(state.record))
+def papers(state: State) -> Evidence:
+    return Evidence(state=state, journal=list(state.journal), record=list(state.record), streams=dict(state.streams))
 
 
 async def _live_through(folder: Path) -> tuple[list[Line], list[Taken], dict[str, UUID]]:
@@ -158,13 +151,13 @@ async def _live_through(folder: Path) -> tuple[list[Line], list[Taken], dict[str
         other = await _School.open(operator, stack, file, (sms, email, webhook), slug="other", sandbox=False)
         names = await _complain(school, other)
         journals = [school.journal, other.journal]
-        evidence = Evidence(
+        evidence = sources.Evidence(
             dsn=stack.local.superuser_dsn,
             nats=stack.local.nats.url("operator"),
             lines=lambda: [line for journal in journals for line in journal.lines],
             record=lambda: record_of(sms, email, webhook),
         )
-        verdict = await audit(evidence, patience=20)
+        verdict = await auditing.audit(evidence, patience=20)
         assert verdict.details == []
         file.close()
         record = record_of(sms, email, webhook)
@@ -252,6 +245,19 @@ class _School:
         assert (found["stored"], found["refused"]) == (1, 1)
         witness.answer(200, stored=found["stored"], refused=found["refused"])
 
+    async def erase(self, case_id: UUID) -> None:
+        timeline = (await self.admin.get(f"/v1/cases/{case_id}", wait=10))["timeline"]
+        person = timeline[0]["data"]["complainant"]["id"]
+        assert (await self.admin.ask("DELETE", f"/v1/complainants/{person}")).is_good
+
+    async def write(self, case_id: UUID, text: str) -> dict[str, Any]:
+        """Store a text and return what an entry refers to it by."""
+        path, body, key = f"/v1/cases/{case_id}/texts", {"text": text, "kind": "finding"}, f"text-{case_id}"
+        found = await self.keys["hao.ran"].ask(
+            "POST", path, body=body, key=key, witness=self.journal.witness("act", key)
+        )
+        return {"text_id": found.body["text_id"]}
+
     async def enter(self, case_id: UUID, who: str, kind: str, data: dict[str, Any], key: str) -> int:
         witness = self.journal.witness("entry", key)
         path, body = f"/v1/cases/{case_id}/entries", {"kind": kind, "data": data}
@@ -270,15 +276,29 @@ async def _complain(school: _School, other: _School) -> dict[str, UUID]:
     await school.mail()
     await school.table()
     running_ = UUID((await other.take("running"))["id"])
-    second = UUID((await other.take("second"))["id"])
+    second = UUID((await other.take("second", complainant={"name": "段颖", "phone": "13800000062"}))["id"])
+    whole = UUID(
+        (await other.take("whole", complainant={"name": "雷鸣", "phone": "13800000063"}, attachments=[FILE]))["id"]
+    )
+    forgotten = UUID((await other.take("forgotten", complainant=GONE, attachments=[FILE]))["id"])
     await school.admin.get(f"/v1/cases/{settled}", wait=10)
     assert await school.enter(settled, "hao.ran", "step", {"step": "of_no_rule"}, "refused") >= 400
     for place, act in enumerate(SCHOOL.plans["settled"]):
-        assert await school.enter(settled, act.by, act.kind, act.data, f"act-{place}") == 201
+        data = act.data if act.text is None else act.data | await school.write(settled, act.text)
+        assert await school.enter(settled, act.by, act.kind, data, f"act-{place}") == 201
     for each in (late, called):
         await school.admin.get(f"/v1/cases/{each}", wait=10)
-    for each in (running_, second):
+    for each in (running_, second, whole, forgotten):
         await other.admin.get(f"/v1/cases/{each}", wait=10)
+    assert await other.enter(second, "hao.ran", "approval_requested", {"step": "decision"}, "waiting") == 201
+    await other.erase(forgotten)
+    await other.admin.post(f"/v1/complaints/{whole}/contact/unmask", {"reason": "To call back."})
+    await other.admin.post(
+        "/v1/calendars:publish", {"name": "default", "spec": {"hours": {"mon-fri": ["09:00-17:00"]}}}
+    )
+    await other.admin.post(
+        "/v1/policies:publish", {"document": SCHOOL.document, "reason": "Again.", "effect": "from_now"}
+    )
     now = datetime.fromisoformat((await school.admin.get("/v1/sandbox/clock"))["now"])
     await advance(school.admin, (now + timedelta(days=6)).isoformat())
     return {
@@ -287,6 +307,8 @@ async def _complain(school: _School, other: _School) -> dict[str, UUID]:
         "called": called,
         "running": running_,
         "second": second,
+        "whole": whole,
+        "forgotten": forgotten,
         "school": school.journal.tenant_id,
         "other": other.journal.tenant_id,
     }

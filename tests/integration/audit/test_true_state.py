@@ -7,10 +7,10 @@ import pytest
 
 from services import cli
 from services.audit.findings import CHECKS
-from tests.integration.audit.conftest import Copy, State
+from tests.integration.audit.conftest import Evidence, State
 
 
-async def test_a_true_state_has_no_finding(papers: Copy) -> None:
+async def test_a_true_state_has_no_finding(papers: Evidence) -> None:
     verdict = await papers.audit()
     assert verdict.details == []
     assert verdict.ok
@@ -21,7 +21,7 @@ async def test_a_true_state_has_no_finding(papers: Copy) -> None:
 def test_the_command_prints_one_line_and_says_by_its_code_whether_all_is_well(
     state: State, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["audit", "--dsn", state.postgres.dsn_of("recourse"), "--nats", state.nats_url, "--json"]
+    arguments = ["audit", "--dsn", state.dsn, "--nats", state.nats_url, "--json"]
     journal, provider = state.folder / "journal.jsonl", state.folder / "provider.jsonl"
     assert cli.run([*arguments, "--journal", str(journal), "--provider", str(provider)]) == 0
     printed = capsys.readouterr().out
