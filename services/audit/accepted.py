@@ -15,6 +15,7 @@ from msgspec import Struct
 from services.audit.journal import Asked
 from services.audit.look import Look, Receipt
 from services.audit.streams import SERVICES
+from services.audit.tenants import as_uuid
 
 PATIENCE: Final = timedelta(seconds=60)
 """So long does a sender come again; within it there must be an answer."""
@@ -76,7 +77,8 @@ SELECT tenant_id, operation_id FROM routing.clock_operation"""
 ENTERED: Final = """
 SELECT e.tenant_id, e.case_id, count(DISTINCT e.seq) AS n
   FROM routing.entry e
- WHERE e.seq > 1 AND e.key IS NULL AND e.by ->> 'id' <> 'system'
+  JOIN routing."case" c ON c.tenant_id = e.tenant_id AND c.case_id = e.case_id AND c.kind = 'complaint'
+ WHERE e.seq > 1 AND e.key IS NULL AND e.by ->> 'id' <> 'system' AND e.kind NOT IN ('linked', 'merged', 'split')
  GROUP BY e.tenant_id, e.case_id"""
 
 
@@ -369,13 +371,27 @@ async def _missing(look: Look, short: set[tuple[UUID, str]]) -> None:
             look.findings.add(
                 "I1", case_id, "is stored and has not come to routing", tenant_id=complaint.tenant_id, may_pass=True
             )
+    parts = _parts(look)
+    for case_id, tenant_id in parts.items():
+        if case_id not in cases and case_id not in skipped:
+            look.findings.add("I1", case_id, "a part of a complaint that was split is lost", tenant_id=tenant_id)
     elsewhere = {row["case_id"]: row["tenant_id"] for row in await look.rows(ELSEWHERE)}
     for case_id, tenant_id in {**look.told.received_of, **elsewhere, **cases}.items():
-        if case_id in complaints or case_id in promised or case_id in skipped:
+        if case_id in complaints or case_id in promised or case_id in skipped or case_id in parts:
             continue
         if (tenant_id, str(look.told.received.get(case_id, {}).get("source"))) in short:
             continue  # one of those that are missing
         look.findings.add("I15", case_id, "a case of no complaint that is stored", tenant_id=tenant_id, is_extra=True)
+
+
+def _parts(look: Look) -> dict[UUID, UUID]:
+    """Cases that routing made of one complaint, which intake has not: whose they are, by id."""
+    found: dict[UUID, UUID] = {}
+    for line in look.told.lines.values():
+        entry = line["entry"]
+        if entry["kind"] == "split" and isinstance(entry["data"].get("parts"), list):
+            found |= {as_uuid(str(part)): as_uuid(line["tenant_id"]) for part in entry["data"]["parts"]}
+    return found
 
 
 async def _entries(look: Look) -> None:

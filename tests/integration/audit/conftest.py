@@ -258,6 +258,11 @@ class _School:
         )
         return {"text_id": found.body["text_id"]}
 
+    async def split(self, case_id: UUID) -> None:
+        witness = self.journal.witness("act", "split")
+        path, body = f"/v1/cases/{case_id}/splits", {"parts": [{"category": "operations"}]}
+        assert (await self.keys["gu.ming"].ask("POST", path, body=body, key="split", witness=witness)).status == 201
+
     async def enter(self, case_id: UUID, who: str, kind: str, data: dict[str, Any], key: str) -> int:
         witness = self.journal.witness("entry", key)
         path, body = f"/v1/cases/{case_id}/entries", {"kind": kind, "data": data}
@@ -290,6 +295,7 @@ async def _complain(school: _School, other: _School) -> dict[str, UUID]:
         await school.admin.get(f"/v1/cases/{each}", wait=10)
     for each in (running_, second, whole, forgotten):
         await other.admin.get(f"/v1/cases/{each}", wait=10)
+    await other.split(whole)
     assert await other.enter(second, "hao.ran", "approval_requested", {"step": "decision"}, "waiting") == 201
     await other.erase(forgotten)
     await other.admin.post(f"/v1/complaints/{whole}/contact/unmask", {"reason": "To call back."})
