@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import product
 from typing import Any, Final
 
 from shared.engine.amounts import Amount, parse_amount
@@ -109,6 +110,13 @@ def do(case: CaseState, rule: Rule, todo: tuple[Do, ...], at: datetime, ref: str
             )
 
 
+def _each(value: Any) -> tuple[str | None, ...]:
+    """Everybody whom a rule names: what an entry says may be one name or a list of them."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return (value,)
+
+
 def route(case: CaseState, rule: RouteRule, context: Context) -> None:
     unit, role, staff, as_ = rule.unit, rule.role, rule.staff, rule.as_
     members: tuple[str, ...] = ()
@@ -119,10 +127,10 @@ def route(case: CaseState, rule: RouteRule, context: Context) -> None:
         as_ = case.value(as_, rule) if callable(as_) else as_
         found = case.value(rule.members, rule) or ()
         members = tuple(found) if isinstance(found, list | tuple) else (str(found),)
-    for name in unit if isinstance(unit, list) else (unit,):
-        if name is None and role is None and staff is None:
+    for name, head, who in product(_each(unit), _each(role), _each(staff)):
+        if name is None and head is None and who is None:
             continue
-        key = (name, role, staff, as_, rule.id, context.ref)
+        key = (name, head, who, as_, rule.id, context.ref)
         if key in case.route_keys:
             continue
         case.route_keys.add(key)
@@ -130,8 +138,8 @@ def route(case: CaseState, rule: RouteRule, context: Context) -> None:
             rule=rule.id,
             clause=rule.clause,
             unit=name,
-            role=role,
-            staff=staff,
+            role=head,
+            staff=who,
             as_=as_,
             members=members,
             at=context.at,

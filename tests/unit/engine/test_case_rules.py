@@ -192,3 +192,16 @@ def test_factors_of_one_clause_are_shown_as_one() -> None:
         fine, points = standing(case, 1).penalties
         assert (fine.amount_minor, fine.data["multiplier"], fine.multiplier_clause) == (amount, multiplier, "R03.22")
         assert (points.points, points.data["multiplier"], points.multiplier_clause) == (lost, multiplier, "R03.22")
+
+
+def test_a_routing_by_what_an_entry_says_reaches_each_whom_it_names_whatever_it_says() -> None:
+    case = a_case({"routing": [{"on": "assigned", "staff": "=data.to"}, {"on": "transferred", "unit": "=data.unit"}]})
+    enter(case, 1, "received")
+    enter(case, 2, "assigned", to=["s1", "s2"])
+    enter(case, 3, "assigned", to="s3")
+    enter(case, 4, "assigned", to=[])
+    enter(case, 6, "transferred", unit=[["north"], {"name": "south"}])
+    found = standing(case, 1)
+    named = [(one.seq, one.unit or one.staff) for one in found.routing]
+    assert named == [(2, "s1"), (2, "s2"), (3, "s3")]
+    assert [(one.seq, one.detail) for one in found.problems] == [(6, "data.unit is not a text")]
