@@ -235,11 +235,11 @@ def _delivery(look: Look, row: Any) -> Said | None:
 
 def _is_told(look: Look, row: Any) -> bool:
     """Whether a delivery was told in this state of this round; the id of the message says so."""
-    name = _name("delivery", row["delivery_id"], row["state"], row["round"], row["attempts"])
+    name = name_of("delivery", row["delivery_id"], row["state"], row["round"], row["attempts"])
     return ("notify", uuid5(NAMES, name)) in look.told.rows
 
 
-def _name(*parts: object) -> str:
+def name_of(*parts: object) -> str:
     """What an id is made of."""
     return "".join(f"{len(str(part))}:{part}" for part in parts)
 
@@ -249,7 +249,7 @@ def _own_id(look: Look, row: Any) -> Said | None:
     if row["rule"] == "test":
         return None
     parts = (row[name] for name in ("tenant_id", "event_id", "rule", "audience", "addressee", "channel"))
-    return {"delivery_id": uuid5(NAMES, _name("delivery", *parts))}
+    return {"delivery_id": uuid5(NAMES, name_of("delivery", *parts))}
 
 
 def _reported(look: Look, row: Any) -> Said | None:

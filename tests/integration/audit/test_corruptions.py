@@ -945,6 +945,14 @@ TOGETHER: list[list[Corruption]] = [
             1,
         ),
     ],
+    [
+        (
+            "I4",
+            "why a clock was moved is lost",
+            "DELETE FROM routing.clock_operation",
+            1,
+        ),
+    ],
 ]
 
 OF_THE_CASE = "SELECT {} FROM notify.delivery WHERE case_id = $1 AND channel = '{}' AND state = 'sent' ORDER BY created_at {} LIMIT 1"
