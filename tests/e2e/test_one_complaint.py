@@ -116,16 +116,22 @@ class School:
         message["Message-ID"] = "<one@example.org>"
         message.set_content("合同里没有写明补考费用。")
         port = self.world.stack.smtp_port
+        witness = self.journal.witness("smtp", f"{message['Message-ID']} {self.mailbox}")
+        witness.attempt(message.as_bytes())
         async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client:
             await client.send_message(message)
+        witness.answer(250)
         return await self._the_new_one()
 
     async def by_table(self) -> UUID:
         table = "category,name,phone,text\nteaching,安宁,13800000009,科目二场地线看不清\n".encode("gb18030")
         headers = {"Content-Type": "text/csv"}
-        answer = await self.admin.ask("POST", "/v1/imports?source=tables", raw=table, headers=headers)
+        witness = self.journal.witness("csv", "table")
+        witness.attempt(table)
+        answer = await self.admin.ask("POST", "/v1/imports?source=tables", key="table", raw=table, headers=headers)
         path = f"/v1/imports/{answer.body['import_id']}"
         done = await until(lambda: self.admin.get(path), lambda found: found["state"] == "done")
+        witness.answer(200, stored=done["stored"], refused=done["refused"])
         assert (done["stored"], done["refused"], done["encoding"]) == (1, 0, "gb18030")
         return await self._the_new_one()
 
