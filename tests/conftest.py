@@ -12,11 +12,16 @@ from uuid import uuid4
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.infra import Database, Infra, a_database, clear_streams, create_database, drop_database, running_infra
 
 MEMORY = "/dev/shm"
 ENOUGH_BYTES = 4 * 1024**3
+
+# How long an example takes depends on what else the machine does: nothing is asserted about it.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
