@@ -37,7 +37,9 @@ async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS) -> Ve
         }
         settled = [
             # From look to look: one look at much data may itself take longer than the patience.
-            each for each in every if not each.may_pass or began - seen[each.check, each.subject] >= patience
+            each
+            for each in every
+            if not each.may_pass or began - seen[each.check, each.subject] >= patience
         ]
         if len(settled) == len(every):
             return verdict(settled, found.compared)
