@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$name -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 INFRA ?= embedded
-WORKERS ?= 3
+WORKERS ?= 4
 TESTS ?= tests
 BIN := .venv/bin
 STAMP := .venv/.complete

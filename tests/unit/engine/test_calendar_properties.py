@@ -74,7 +74,7 @@ anchors = st.one_of(
     st.builds(Amount, st.just(0), st.just("eoy"), st.none(), st.integers(1, 31), st.just("half"), st.just(12)),
 )
 amounts = st.one_of(time_amounts, day_amounts, anchors)
-thorough = settings(max_examples=120, deadline=None)
+thorough = settings(max_examples=80, deadline=None)
 
 
 class Plodding:

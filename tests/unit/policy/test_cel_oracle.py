@@ -177,7 +177,7 @@ def fits_all_limits(source: str) -> bool:
     return len(source) <= 2_000 and len(re.findall(r"\.(?:all|exists|exists_one|filter|map)\(", source)) <= 4
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(source=ANY.filter(fits_all_limits), scope=scopes())
 def test_an_expression_means_what_it_means_in_cel(source: str, scope: dict[str, Any]) -> None:
     expected, found = theirs(source, scope), ours(source, scope)
@@ -185,7 +185,7 @@ def test_an_expression_means_what_it_means_in_cel(source: str, scope: dict[str, 
     assert isinstance(found, bool) == isinstance(expected, bool), source
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(source=ANY.filter(fits_all_limits), scope=scopes(), data=st.data())
 def test_generated_code_agrees_with_the_evaluator_whatever_the_data(
     source: str, scope: dict[str, Any], data: st.DataObject
