@@ -24,6 +24,7 @@ from shared.embedded.environment import database_roles, service_environment
 from shared.embedded.folder import open_folder
 from shared.embedded.nats import NatsServer
 from shared.embedded.postgres import PostgresServer
+from tests.waiting import PATIENCE
 
 POSTGRES_IMAGE = "recourse-postgres:18"
 NATS_IMAGE = "recourse-nats:2.15"
@@ -232,9 +233,9 @@ async def clear_streams(infra: Infra) -> None:
     """Delete every stream: the next test finds NATS as it first was."""
     import nats
 
-    client = await nats.connect(infra.nats_url("operator"), connect_timeout=5)
+    client = await nats.connect(infra.nats_url("operator"), connect_timeout=int(PATIENCE))
     try:
-        js = client.jetstream(timeout=5)
+        js = client.jetstream(timeout=PATIENCE)
         for stream in await js.streams_info():
             await js.delete_stream(stream.config.name or "")
     finally:

@@ -16,7 +16,7 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_until_gone(pid: int, seconds: float = 10.0) -> bool:
+def wait_until_gone(pid: int, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while is_alive(pid):
         if time.monotonic() > end:

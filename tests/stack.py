@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -50,15 +49,6 @@ async def record(message: EntryRequested, tx: Tx) -> None:
         message.message_id,
         message.kind,
     )
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 15.0) -> Any:
-    """Wait for a condition, and return what it gives once that is true."""
-    async with asyncio.timeout(seconds):
-        while True:
-            if found := await condition():
-                return found
-            await asyncio.sleep(0.02)
 
 
 class Stack:

@@ -20,6 +20,7 @@ from services.demo.journal import Journal
 from services.demo.organisations import SCHOOL, Member
 from shared import webhooks
 from tests.e2e.conftest import World
+from tests.waiting import PATIENCE
 
 DRAFT = {
     "channel": "phone",
@@ -41,8 +42,8 @@ DECIDED: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
-async def until(ask: Callable[[], Awaitable[Any]], is_so: Callable[[Any], Any], seconds: float = 20) -> Any:
-    async with asyncio.timeout(seconds):
+async def until(ask: Callable[[], Awaitable[Any]], is_so: Callable[[Any], Any]) -> Any:
+    async with asyncio.timeout(PATIENCE):
         while not is_so(found := await ask()):  # noqa: ASYNC110 - another service tells no event
             await asyncio.sleep(0.05)
     return found

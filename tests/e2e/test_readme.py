@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.conftest import World
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,7 +66,7 @@ async def test_the_tour_can_be_walked_as_it_is_written(world: World, tmp_path: P
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     said = out.decode()
     assert process.returncode == 0, err.decode()
     for expected in (

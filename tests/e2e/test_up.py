@@ -16,6 +16,7 @@ import pytest
 
 from shared.embedded.folder import LAYOUT
 from tests.processes import is_alive
+from tests.waiting import PATIENCE
 
 
 async def recourse(*arguments: str, key: str = "") -> tuple[int, str, str]:
@@ -30,7 +31,7 @@ async def recourse(*arguments: str, key: str = "") -> tuple[int, str, str]:
         stderr=asyncio.subprocess.PIPE,
         env={**environment, "RECOURSE_KEY": key},
     )
-    out, err = await asyncio.wait_for(process.communicate(), 90)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -45,7 +46,7 @@ class Up:
 
     async def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return await asyncio.wait_for(self.process.wait(), 40)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
 
 
 @asynccontextmanager
@@ -60,7 +61,7 @@ async def up(data: Path, *options: str) -> AsyncIterator[Up]:
         assert process.stdout is not None
         text = ""
         while not text.rstrip().endswith("}"):
-            line = await asyncio.wait_for(process.stdout.readline(), 90)
+            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
             assert line, "it ended before it was up"
             text += line.decode()
         yield Up(process, msgspec.json.decode(text))
@@ -143,11 +144,11 @@ async def test_ctrl_c_while_it_starts_leaves_nothing_running(tmp_path: Path) -> 
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not (started := children_of(process.pid)):  # noqa: ASYNC110 - a process tells no event
             await asyncio.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 60) == 0
+    assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
     assert [pid for pid in started if is_alive(pid)] == []
 
 

@@ -6,6 +6,7 @@ import asyncpg
 import nats
 
 from tests.infra import Database, Infra
+from tests.waiting import PATIENCE
 
 
 async def test_the_session_has_a_database_and_a_broker(infra: Infra, empty_database: Database) -> None:
@@ -20,6 +21,6 @@ async def test_the_session_has_a_database_and_a_broker(infra: Infra, empty_datab
 async def test_streams_of_one_test_are_gone_in_the_next(streams: Infra) -> None:
     for _ in range(2):
         client = await nats.connect(streams.nats_url("operator"))
-        js = client.jetstream(timeout=5)
+        js = client.jetstream(timeout=PATIENCE)
         assert await js.streams_info() == []
         await client.close()

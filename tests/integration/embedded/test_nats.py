@@ -17,6 +17,7 @@ from nats.js.errors import NotFoundError
 from shared.embedded.access import SERVICES, stream_of
 from shared.embedded.errors import FolderInUseError
 from shared.embedded.nats import NatsServer, embedded_nats
+from tests.waiting import PATIENCE
 
 TENANT = "018f2f60-0000-7000-8000-000000000001"
 
@@ -26,7 +27,7 @@ class Guest:
 
     def __init__(self, client: Client, refusals: list[str]) -> None:
         self.client = client
-        self.js = client.jetstream(timeout=2)
+        self.js = client.jetstream(timeout=PATIENCE)
         self.refusals = refusals
 
     async def publish_is_refused(self, subject: str) -> bool:
@@ -42,7 +43,7 @@ class Guest:
     async def was_refused(self, what: str) -> bool:
         """Whether the server has complained; it does so asynchronously, mostly before it answers a ping."""
         for _ in range(20):
-            await self.client.flush(2)
+            await self.client.flush(int(PATIENCE))
             if any(f"permissions violation for {what}" in refusal for refusal in self.refusals):
                 return True
             await asyncio.sleep(0.02)
@@ -75,7 +76,7 @@ async def add_stream(service: Guest, name: str) -> None:
 
 
 async def test_it_writes_to_the_disk_before_it_acknowledges_and_its_streams_are_bounded(server: NatsServer) -> None:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
         effective = (await http.get(f"{server.monitor_url}/varz")).json()["jetstream"]["config"]
     assert effective["sync_always"] is True
     assert 0 < effective["max_storage"] <= 8 * 1024**3
@@ -137,8 +138,8 @@ async def test_a_service_publishes_consumes_and_acknowledges_what_it_may(server:
             "INTAKE", ConsumerConfig(name="routing-on-intake", durable_name="routing-on-intake")
         )
         subscription = await routing.js.pull_subscribe_bind("routing-on-complaint", stream="INTAKE")
-        (message,) = await subscription.fetch(1, timeout=2)
-        await message.ack_sync(timeout=2)
+        (message,) = await subscription.fetch(1, timeout=PATIENCE)
+        await message.ack_sync(timeout=PATIENCE)
         assert (await routing.js.consumer_info("INTAKE", "routing-on-complaint")).num_ack_pending == 0
         assert intake.refusals == []
         assert routing.refusals == []
@@ -148,8 +149,8 @@ async def test_notify_asks_the_vault_and_intake_answers(server: NatsServer) -> N
     async with guest(server.url, "intake") as intake, guest(server.url, "notify") as notify:
         vault = await intake.client.subscribe("vault.v1.contact")
         await intake.client.flush()
-        question = asyncio.create_task(notify.client.request("vault.v1.contact", b"who", timeout=3))
-        asked = await vault.next_msg(2)
+        question = asyncio.create_task(notify.client.request("vault.v1.contact", b"who", timeout=PATIENCE))
+        asked = await vault.next_msg(PATIENCE)
         await asked.respond(b"this one")
         assert (await question).data == b"this one"
         await asked.respond(b"and more")  # one answer a question

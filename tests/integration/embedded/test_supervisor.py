@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from shared.embedded.nats import NatsServer
 from shared.embedded.probe import get
 from shared.embedded.processes import free_port
 from tests.processes import is_alive, wait_until_gone
+from tests.waiting import until
 
 # A service as the supervisor sees one: answers /livez at once and /readyz once the file that it waits for is there.
 SERVICE = """
@@ -60,13 +60,6 @@ asyncio.run(main())
 def a_service(folder: Path, code: str = SERVICE, name: str = "intake") -> ServiceProcess:
     port = free_port()
     return ServiceProcess(name, folder, port, {}, [sys.executable, "-c", code, str(port), str(folder / "ready")])
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -108,7 +101,7 @@ async def test_a_hanging_service_is_restarted(folder: Path, monkeypatch: pytest.
         await supervisor.add(service)
         pid = service.pid
         os.kill(pid, signal.SIGSTOP)
-        await until(lambda: len(told) == 3, 40)
+        await until(lambda: len(told) == 3)
         assert [event.what for event in told] == ["started", "unhealthy", "started"]
         assert not is_alive(pid)
 

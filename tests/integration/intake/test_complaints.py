@@ -8,7 +8,8 @@ import asyncpg
 
 from shared.messages.intake import ComplaintReceived
 from tests.infra import Infra
-from tests.integration.intake.world import POLICY, World, messages, until
+from tests.integration.intake.world import POLICY, World, messages
+from tests.waiting import until
 
 ZHANG = {"name": "张三", "phone": "13812341111", "type": "patient"}
 

@@ -15,7 +15,8 @@ from shared.messages.base import encode, subject_of
 from shared.messages.intake import ComplaintReceived
 from shared.messages.sla import AnnouncementMade
 from tests.infra import Infra
-from tests.integration.intake.world import World, messages, until
+from tests.integration.intake.world import World, messages
+from tests.waiting import PATIENCE, until
 
 OTHER_CASE = UUID(int=8)
 
@@ -40,7 +41,7 @@ async def tell(infra: Infra, *told: AnnouncementMade) -> None:
     """Publish as sla does."""
     client = await nats.connect(infra.nats_url("sla"), inbox_prefix=b"_INBOX_sla")
     try:
-        js = client.jetstream(timeout=5)
+        js = client.jetstream(timeout=PATIENCE)
         await js.add_stream(StreamConfig(name="SLA", subjects=["sla.v1.>"]))
         for message in told:
             await js.publish(subject_of(message), encode(message), headers={"Nats-Msg-Id": str(message.message_id)})
@@ -65,7 +66,7 @@ async def test_an_effect_creates_one_complaint_however_often_it_is_told(
     async def both() -> bool:
         return bool(await root.fetchval("SELECT count(*) = 3 FROM complaint"))
 
-    await until(both, 30)
+    await until(both)
     first, second = (await messages(streams, tenant.tenant_id, 6))[3:5]
     assert isinstance(first, ComplaintReceived)
     assert isinstance(second, ComplaintReceived)
@@ -95,6 +96,6 @@ async def test_a_complaint_that_does_not_fit_goes_to_the_dead_letters(
         found: str | None = await root.fetchval("SELECT error FROM dead_letter")
         return found
 
-    error = await until(dead, 60)
+    error = await until(dead)
     assert "/channel: the policy knows no such channel" in error
     assert await root.fetchval("SELECT count(*) FROM complaint") == 0

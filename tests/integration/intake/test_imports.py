@@ -7,7 +7,8 @@ import httpx
 
 from shared.messages.intake import ComplaintReceived
 from tests.infra import Infra
-from tests.integration.intake.world import Caller, Tenant, World, messages, until
+from tests.integration.intake.world import Caller, Tenant, World, messages
+from tests.waiting import until
 
 HEAD = "姓名,手机,渠道,投诉类别,投诉内容,loss_cny,时间,编号\n"
 GOOD = "张三,13812341111,phone,服务态度,等了很久,480.00,2026-03-02 10:00,A1\n"

@@ -17,7 +17,8 @@ from services.intake.app import build
 from shared import telemetry
 from shared.messages.contacts import CONTACT_SUBJECT, ContactReply, ContactRequest
 from tests.infra import Infra
-from tests.integration.intake.world import MASTER_KEY, World, client_of, hook, messages, until
+from tests.integration.intake.world import MASTER_KEY, World, client_of, hook, messages
+from tests.waiting import PATIENCE, until
 
 CANARIES = {
     "name": "欧阳震华",
@@ -231,7 +232,7 @@ async def test_notify_is_told_how_a_complainant_is_reached_and_nobody_else_may_a
         client = await nats.connect(streams.nats_url(user), inbox_prefix=f"_INBOX_{user}".encode())
         try:
             body = msgspec.json.encode(ContactRequest(**request))
-            answer = await client.request(CONTACT_SUBJECT, body, timeout=2)
+            answer = await client.request(CONTACT_SUBJECT, body, timeout=PATIENCE)
             return msgspec.json.decode(answer.data, type=ContactReply)
         finally:
             await client.close()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,6 +17,7 @@ from shared.messages.base import Message, class_of, decode
 from shared.service import Service
 from shared.webhooks import sign
 from tests.infra import Infra
+from tests.waiting import PATIENCE, until
 
 MASTER_KEY = base64.b64encode(b"the master key of these tests!!!").decode()
 
@@ -140,22 +138,11 @@ async def hook(
     return await http.post(path, content=raw, headers={**signed, "content-type": "application/json", **(headers or {})})
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 15.0) -> Any:
-    """Wait until the condition gives something true, and return it."""
-    end = time.monotonic() + seconds
-    while True:
-        found = await condition()
-        if found:
-            return found
-        assert time.monotonic() < end, "it did not come about"
-        await asyncio.sleep(0.05)
-
-
 async def messages(infra: Infra, tenant_id: UUID, count: int) -> list[Message]:
     """Return the first `count` messages about a tenant that intake published, in their order."""
     client = await nats.connect(infra.nats_url("operator"))
     try:
-        js = client.jetstream(timeout=5)
+        js = client.jetstream(timeout=PATIENCE)
 
         async def there() -> bool:
             return "INTAKE" in [stream.config.name for stream in await js.streams_info()]
@@ -166,7 +153,7 @@ async def messages(infra: Infra, tenant_id: UUID, count: int) -> list[Message]:
         )
         found: list[Message] = []
         while len(found) < count:
-            raw = await subscription.next_msg(timeout=10)
+            raw = await subscription.next_msg(timeout=PATIENCE)
             kind = class_of(raw.subject)
             assert kind is not None, raw.subject
             found.append(decode(raw.data, kind))

@@ -8,7 +8,7 @@ from uuid import uuid4
 from services.notify.sinks import EmailSink, SmsSink, WebhookSink
 from tests.integration.notify.world import World
 from tests.integration.reporting.told import a_policy
-from tests.stack import until
+from tests.waiting import until
 
 SOME_ID = "019a0000-0000-7000-8000-000000000001"
 EVENTS_ONLY: dict[str, Any] = {"policy": 1, "title": "nothing but webhooks"}

@@ -10,7 +10,7 @@ from typing import Any
 from services.notify.sinks import SmsSink, WebhookSink
 from shared.fail_points import EXIT_CODE
 from tests.integration.notify.world import PHONE, World
-from tests.stack import until
+from tests.waiting import PATIENCE, until
 
 POLICY: dict[str, Any] = {
     "policy": 1,
@@ -34,7 +34,7 @@ async def run_until_it_dies(world: World, point: str) -> int:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        return await asyncio.wait_for(process.wait(), 40)
+        return await asyncio.wait_for(process.wait(), PATIENCE)
     finally:
         if process.returncode is None:
             process.kill()

@@ -13,7 +13,7 @@ from services.notify.channels import sms as sms_channel
 from services.notify.sinks import EmailSink, Fault, SmsSink
 from shared.service import Service
 from tests.integration.notify.world import EMAIL, PHONE, Tenant, World
-from tests.stack import until
+from tests.waiting import until
 
 SMS_ONLY: dict[str, Any] = {
     "policy": 1,
@@ -300,7 +300,7 @@ async def test_a_provider_that_fails_at_random_gets_each_message_once(world: Wor
         return len(await tenant.deliveries(limit=200)) == 40
 
     await until(told)
-    found = await tenant.quiet(60)
+    found = await tenant.quiet()
     sent = {each["number"] for each in found if each["state"] == "sent"}
     dead = {each["number"] for each in found if each["state"] == "dead"}
     taken = [message.text for message in sms.messages.values()]

@@ -11,7 +11,7 @@ from shared.ids import new_id
 from shared.messages.contacts import ContactReply
 from tests.integration.notify.world import EMAIL, NAME, PHONE, Tenant, World, a_penalty, an_announcement
 from tests.integration.reporting.told import Complaint, a_policy, a_tenant
-from tests.stack import until
+from tests.waiting import until
 
 SILENT_POLICY: dict[str, Any] = {"policy": 1, "title": "nothing but webhooks"}
 

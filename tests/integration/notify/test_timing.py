@@ -14,7 +14,7 @@ from services.notify.sinks import EmailSink, SmsSink
 from shared.ids import derived_id
 from tests.integration.notify.world import PHONE, World, an_announcement, settled
 from tests.integration.reporting.told import NINE, Complaint
-from tests.stack import until
+from tests.waiting import until
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 
@@ -97,7 +97,7 @@ async def test_a_sandbox_does_not_rest_before_what_came_earlier_is_sent(world: W
         tenant.reachable(f"c-{number}", phone=f"+8613{number + 700:03}001111")
     sms.faults = lambda _, times: "busy" if times == 1 else None
     await world.tell(*(complaint.first_entry() for complaint in complaints), settled(tenant, NINE))
-    await until(lambda: rested(world), 30)
+    await until(lambda: rested(world))
     assert len(sms.messages) == 50
 
 
@@ -107,7 +107,7 @@ async def test_a_sandbox_rests_although_a_provider_is_down(world: World, sms: Sm
     tenant.reachable()
     sms.faults = lambda *_: "busy"
     await world.tell(tenant.complaint().first_entry(), settled(tenant, NINE))
-    await until(lambda: rested(world), 30)
+    await until(lambda: rested(world))
     assert sum(sms.calls.values()) >= 2
 
 
@@ -200,7 +200,7 @@ async def test_a_tenant_with_a_slow_provider_and_a_long_queue_delays_itself_alon
         async def sent() -> bool:
             return len(sms.messages) == 1
 
-        await until(sent, 5)
+        await until(sent)
         assert time.monotonic() - began < 2
         assert sum(slow.calls.values()) < 80
         assert slow.repeats == 0

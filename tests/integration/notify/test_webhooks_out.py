@@ -7,7 +7,7 @@ from typing import Any
 from services.notify.sinks import Request, WebhookSink, http_server
 from shared.webhooks import secret_bytes
 from tests.integration.notify.world import Tenant, World
-from tests.stack import until
+from tests.waiting import until
 
 EVENTS_ONLY: dict[str, Any] = {"policy": 1, "title": "nothing but webhooks"}
 

@@ -34,7 +34,7 @@ from shared.messages.contacts import (
 from shared.service import Service
 from tests.infra import Database, Infra, service_settings
 from tests.integration.reporting.told import NINE, Complaint, Tellers, a_credential, a_policy, a_tenant
-from tests.stack import until
+from tests.waiting import PATIENCE, until
 
 MASTER_KEY = base64.b64encode(b"k" * 32).decode()
 PHONE = "+8613800001111"
@@ -111,7 +111,7 @@ class Directory:
             ("routing", STAFF_SUBJECT, self._staff),
         ):
             client = await nats.connect(
-                self._infra.nats_url(user), connect_timeout=5, inbox_prefix=f"_INBOX_{user}".encode()
+                self._infra.nats_url(user), connect_timeout=int(PATIENCE), inbox_prefix=f"_INBOX_{user}".encode()
             )
             await client.subscribe(subject, queue="directory", cb=self._answering(answer))
             await client.flush()
@@ -199,7 +199,7 @@ class Tenant:
         found: list[dict[str, Any]] = (await self.ok("GET", "/v1/deliveries", params=filters))["deliveries"]
         return found
 
-    async def quiet(self, seconds: float = 20) -> list[dict[str, Any]]:
+    async def quiet(self) -> list[dict[str, Any]]:
         """Wait until nothing of this tenant is on its way, and return its deliveries, the oldest first."""
 
         async def settled() -> bool:
@@ -208,7 +208,7 @@ class Tenant:
             found = await self.deliveries(limit=200)
             return bool(found) and all(each["state"] not in ("queued", "sending") for each in found)
 
-        await until(settled, seconds)
+        await until(settled)
         return list(reversed(await self.deliveries(limit=200)))
 
 

@@ -30,7 +30,8 @@ from tests.integration.reporting.told import (
     a_whole_life,
     again,
 )
-from tests.stack import http, until
+from tests.stack import http
+from tests.waiting import until
 
 POLICY: dict[str, Any] = {
     "policy": 1,

@@ -41,6 +41,7 @@ from shared.messaging import Messaging, stream_of
 from shared.settings import ServiceSettings
 from shared.telemetry import Metrics
 from tests.infra import Infra
+from tests.waiting import PATIENCE
 
 NINE = datetime(2026, 3, 2, 1, tzinfo=UTC)  # 09:00 in Shanghai
 PRODUCERS = ("intake", "routing", "sla", "notify")
@@ -56,7 +57,7 @@ class Tellers:
     async def connect(self) -> None:
         for producer in PRODUCERS:
             client = await nats.connect(
-                self.infra.nats_url(producer), connect_timeout=5, inbox_prefix=f"_INBOX_{producer}".encode()
+                self.infra.nats_url(producer), connect_timeout=int(PATIENCE), inbox_prefix=f"_INBOX_{producer}".encode()
             )
             self._clients[producer] = client
             settings = ServiceSettings(

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.integration.routing.world import POLICY, Player, World, message_id_of
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -262,10 +263,10 @@ async def test_requests_wait_in_a_list_until_they_are_decided(world: World, shop
 async def test_a_complaint_whose_policy_has_not_arrived_waits_for_it(world: World, shop: Player) -> None:
     message = shop.received(policy_version=2)
     await world.tellers.tell(message)
-    await world.until(lambda: world.count("attempt WHERE tenant_id = $1", shop.tenant_id))
+    await until(lambda: world.count("attempt WHERE tenant_id = $1", shop.tenant_id))
     assert await world.count('"case" WHERE case_id = $1', message.case_id) == 0
     await world.tellers.tell(shop.policy(POLICY, 2))
-    await world.until(lambda: world.count('"case" WHERE case_id = $1', message.case_id))
+    await until(lambda: world.count('"case" WHERE case_id = $1', message.case_id))
     assert await world.count("assignment WHERE case_id = $1 AND active", message.case_id) == 1
 
 
@@ -273,10 +274,10 @@ async def test_what_comes_twice_is_taken_once(world: World, shop: Player) -> Non
     message = shop.received()
     request = shop.request(message.case_id, "supplemented", documents=["receipt"])
     await world.tellers.tell(request, message, message, request, message, request)  # the request even comes first
-    await world.until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'supplemented'", message.case_id))
+    await until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'supplemented'", message.case_id))
     again = shop.received()
     await world.tellers.tell(again)
-    await world.until(lambda: world.count('"case" WHERE case_id = $1', again.case_id))
+    await until(lambda: world.count('"case" WHERE case_id = $1', again.case_id))
     assert [entry["kind"] for entry in await shop.timeline(message.case_id)] == ["received", "supplemented"]
     assert await world.count("dead_letter") == 0
 
@@ -285,7 +286,7 @@ async def test_a_request_that_the_policy_refuses_stays_as_a_comment(world: World
     case_id = await shop.complaint()
     text_id = str(uuid4())
     await world.tellers.tell(shop.request(case_id, "closed", text_id=text_id))
-    await world.until(lambda: world.count("entry WHERE case_id = $1 AND seq = 2", case_id))
+    await until(lambda: world.count("entry WHERE case_id = $1 AND seq = 2", case_id))
     entry = (await shop.timeline(case_id))[1]
     assert (entry["kind"], entry["data"]["what"], entry["data"]["reason"]) == (
         "commented",
@@ -299,5 +300,5 @@ async def test_an_unassigned_complaint_is_swept_up(world: World, shop: Player) -
     case_id = await shop.complaint()
     await world.root.execute("DELETE FROM assignment WHERE case_id = $1", case_id)
     world.service.runtime.wake("sweeper")
-    await world.until(lambda: world.count("assignment WHERE case_id = $1 AND active", case_id))
+    await until(lambda: world.count("assignment WHERE case_id = $1 AND active", case_id))
     assert len(await shop.timeline(case_id)) == 1

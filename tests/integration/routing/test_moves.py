@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from tests.integration.routing.world import POLICY, Player, World
+from tests.waiting import until
 
 
 def _with_reply(within: str) -> dict[str, Any]:
@@ -65,12 +66,12 @@ async def test_what_is_published_from_now_moves_open_complaints(world: World, sh
     await shop.enter(closed, "withdrawn", "anna")
     before = _due(await shop.get(f"/v1/cases/{case_id}"))
     await shop.publish(_with_reply("10wd"), 2, "from_now")
-    await world.until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'policy_changed'", case_id))
+    await until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'policy_changed'", case_id))
     case = await shop.get(f"/v1/cases/{case_id}")
     assert case["timeline"][-1]["data"] == {"version": 2, "effect": "from_now"}
     assert (case["policy_version"], case["standing"]["policy_version"]) == (1, 2)
     assert _due(case) > before
-    await world.until(lambda: world.count("move WHERE done_at IS NOT NULL AND tenant_id = $1", shop.tenant_id))
+    await until(lambda: world.count("move WHERE done_at IS NOT NULL AND tenant_id = $1", shop.tenant_id))
     assert [entry["kind"] for entry in await shop.timeline(closed)] == ["received", "withdrawn"]
     await shop.publish(_with_reply("1wd"), 3, "keep")
     assert len(await shop.timeline(case_id)) == 2
@@ -79,7 +80,7 @@ async def test_what_is_published_from_now_moves_open_complaints(world: World, sh
 async def test_a_missed_limit_stays_missed_whatever_is_published(world: World, shop: Player) -> None:
     case_id = await shop.complaint(at=datetime.now(UTC) - timedelta(days=30))
     await shop.publish(_with_reply("60wd"), 2, "from_now")
-    await world.until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'policy_changed'", case_id))
+    await until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'policy_changed'", case_id))
     assert (await shop.get(f"/v1/cases/{case_id}"))["standing"]["clocks"][0]["state"] == "breached"
 
 
@@ -87,7 +88,7 @@ async def test_a_new_text_of_a_message_moves_nobody(world: World, shop: Player) 
     case_id = await shop.complaint()
     document = {**POLICY, "title": "The same shop", "guidance": [{"clause": "X.9", "text": "Be kind."}]}
     await shop.publish(document, 2, "from_now")
-    await world.until(lambda: world.count("move WHERE done_at IS NOT NULL AND tenant_id = $1", shop.tenant_id))
+    await until(lambda: world.count("move WHERE done_at IS NOT NULL AND tenant_id = $1", shop.tenant_id))
     assert len(await shop.timeline(case_id)) == 1
 
 
@@ -99,9 +100,9 @@ async def test_a_published_calendar_is_entered_where_it_moves_a_clock(world: Wor
     before = _due(await shop.get(f"/v1/cases/{case_id}"))
     holidays = [f"{(now + timedelta(days=1)).date()}/{(now + timedelta(days=9)).date()}"]
     await world.tellers.tell(shop.calendar(1, {"holidays": holidays}, moves_running=True))
-    await world.until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'calendar_changed'", case_id))
+    await until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'calendar_changed'", case_id))
     assert _due(await shop.get(f"/v1/cases/{case_id}")) > before
-    await world.until(lambda: world.count("move WHERE done_at IS NOT NULL AND tenant_id = $1", shop.tenant_id))
+    await until(lambda: world.count("move WHERE done_at IS NOT NULL AND tenant_id = $1", shop.tenant_id))
     assert "calendar_changed" not in [entry["kind"] for entry in await shop.timeline(answered)]
 
 
@@ -111,7 +112,7 @@ async def test_duties_have_a_case_of_their_own_each_year(world: World) -> None:
     await player.staff("anna", roles=["clerk"], unit="desk")
     await player.credential("anna", "handler", "anna")
     world.service.runtime.wake("duties")
-    await world.until(lambda: world.count("\"case\" WHERE tenant_id = $1 AND kind = 'duty'", player.tenant_id))
+    await until(lambda: world.count("\"case\" WHERE tenant_id = $1 AND kind = 'duty'", player.tenant_id))
     entered = await player.call(
         "POST", "/v1/duties/entries", "anna", json={"kind": "step", "data": {"step": "callback"}}
     )
@@ -137,7 +138,7 @@ async def test_one_tenants_broken_policy_holds_up_nobody_else(world: World) -> N
     players = [await world.tenant(document) for _ in range(3)]
     world.service.runtime.wake("duties")
     ids = [player.tenant_id for player in players]
-    await world.until(lambda: world.count('"case" WHERE tenant_id = ANY($1) HAVING count(*) = 3', ids))
+    await until(lambda: world.count('"case" WHERE tenant_id = ANY($1) HAVING count(*) = 3', ids))
     assert await world.count('"case" WHERE tenant_id = $1', broken.tenant_id) == 0
 
 
@@ -148,7 +149,5 @@ async def test_a_case_that_cannot_be_folded_holds_up_nobody_else(world: World, s
     await world.root.execute("UPDATE wake_up SET wake_at = now() - interval '1 minute'")
     world.service.runtime.wake("ticks")
     world.service.runtime.wake("refresh")
-    await world.until(lambda: world.count("wake_up WHERE case_id = $1 AND wake_at > now() + interval '1 hour'", sound))
-    await world.until(
-        lambda: world.count("wake_up WHERE case_id = $1 AND wake_at > now() + interval '30 seconds'", broken)
-    )
+    await until(lambda: world.count("wake_up WHERE case_id = $1 AND wake_at > now() + interval '1 hour'", sound))
+    await until(lambda: world.count("wake_up WHERE case_id = $1 AND wake_at > now() + interval '30 seconds'", broken))

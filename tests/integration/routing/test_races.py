@@ -16,6 +16,7 @@ from services.routing.repository import clocks
 from shared.database import Tx
 from shared.messages.base import LIVE
 from tests.integration.routing.world import POLICY, Player, World
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ async def test_what_a_tick_covers_is_told_before_it(world: World, shop: Player) 
 
     writers = [asyncio.create_task(write(case_id, 0.002 * place)) for place, case_id in enumerate(cases)]
     ticker = asyncio.create_task(tick())
-    await world.until(lambda: world.count("entry HAVING count(*) > 120"))
+    await until(lambda: world.count("entry HAVING count(*) > 120"))
     stop.set()
     await asyncio.gather(*writers, ticker)
 
@@ -193,7 +194,7 @@ async def test_a_clock_that_is_set_back_stamps_nothing_behind_a_tick(world: Worl
 async def test_the_service_ticks_while_something_happens(world: World, shop: Player) -> None:
     before = await world.count("outbox WHERE tenant_id = $1", LIVE)
     await shop.complaint()
-    await world.until(lambda: world.count("outbox WHERE tenant_id = $1 HAVING count(*) > $2", LIVE, before))
+    await until(lambda: world.count("outbox WHERE tenant_id = $1 HAVING count(*) > $2", LIVE, before))
 
 
 async def test_writers_in_a_deadlock_are_done_again(world: World, shop: Player) -> None:

@@ -10,6 +10,7 @@ import pytest
 from shared.ids import new_id
 from shared.messages import ClockRested, ClockSettled
 from tests.integration.routing.world import POLICY, Player, World
+from tests.waiting import until
 
 MONDAY = datetime(2026, 3, 2, 1, tzinfo=UTC)  # 09:00 in Shanghai
 
@@ -69,7 +70,7 @@ async def test_the_clock_is_at_its_target_when_sla_has_settled_and_notify_has_re
     assert (await _state(sandbox, operation_id))["waiting_for"] == ["sla", "notify"]
     assert await _now(sandbox) == MONDAY
     await _settle(sandbox, operation_id, target)
-    await world.until(lambda: world.count("clock_operation WHERE settled"))
+    await until(lambda: world.count("clock_operation WHERE settled"))
     assert (await _state(sandbox, operation_id))["waiting_for"] == ["notify"]
     assert await _now(sandbox) == MONDAY
     await _rest(sandbox, operation_id, target)
@@ -115,7 +116,7 @@ async def test_what_is_entered_while_the_clock_moves_bears_the_target_and_asks_f
     assert (await sandbox.timeline(case_id))[-1]["at"] == "2026-03-03T01:00:00Z"
     await _rest(sandbox, operation_id, target)  # in either order
     await _settle(sandbox, operation_id, target)
-    await world.until(lambda: world.count("clock_operation WHERE round = 2"))
+    await until(lambda: world.count("clock_operation WHERE round = 2"))
     again = UUID((await world.told(sandbox.tenant_id, "clock.advanced"))[-1]["operation_id"])
     assert again != operation_id
     assert (await _state(sandbox, operation_id))["state"] == "running"
@@ -136,12 +137,12 @@ async def test_what_changes_by_itself_on_the_way_is_entered_at_its_own_instant(w
     case_id = await player.complaint(at=MONDAY, handler={"unit": "desk"})
     target = MONDAY + timedelta(days=14)
     operation_id = await player.advanced(to=target.isoformat())
-    await world.until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'counted'", case_id))
+    await until(lambda: world.count("entry WHERE case_id = $1 AND kind = 'counted'", case_id))
     counted = (await player.timeline(case_id))[1]
     assert counted["at"] == "2026-03-05T10:00:00.000001Z"  # the limit ends at the close of the third working day
     await _settle(player, operation_id, target)
     await _rest(player, operation_id, target)
-    await world.until(lambda: world.count("clock_operation WHERE round = 2 AND tenant_id = $1", player.tenant_id))
+    await until(lambda: world.count("clock_operation WHERE round = 2 AND tenant_id = $1", player.tenant_id))
     again = UUID((await world.told(player.tenant_id, "clock.advanced"))[-1]["operation_id"])
     await _settle(player, again, target)
     await _rest(player, again, target)
@@ -169,15 +170,15 @@ async def test_a_complaint_that_an_effect_creates_is_waited_for(world: World) ->
     await player.complaint(at=MONDAY)
     target = MONDAY + timedelta(days=14)
     operation_id = await player.advanced(to=target.isoformat())
-    await world.until(lambda: world.count("clock_operation WHERE awaited = 1"))
+    await until(lambda: world.count("clock_operation WHERE awaited = 1"))
     await _settle(player, operation_id, target)
     await _rest(player, operation_id, target)
-    await world.until(lambda: world.count("clock_operation WHERE settled AND rested"))
+    await until(lambda: world.count("clock_operation WHERE settled AND rested"))
     assert (await _state(player, operation_id))["state"] == "running"
     breached_at = datetime(2026, 3, 5, 10, tzinfo=UTC)
     created = player.received(at=breached_at, source="effect")
     await world.tellers.tell(created)
-    await world.until(lambda: world.count("clock_operation WHERE round = 2"))
+    await until(lambda: world.count("clock_operation WHERE round = 2"))
     again = UUID((await world.told(player.tenant_id, "clock.advanced"))[-1]["operation_id"])
     await _settle(player, again, target)
     await _rest(player, again, target)

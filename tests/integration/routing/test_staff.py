@@ -12,6 +12,7 @@ from services.routing import answering
 from shared.messages.contacts import STAFF_SUBJECT, StaffReply, StaffRequest
 from tests.infra import Infra
 from tests.integration.routing.world import World
+from tests.waiting import PATIENCE, until
 
 
 async def test_ids_and_roles_are_told_and_contacts_are_not(world: World) -> None:
@@ -98,9 +99,11 @@ async def test_notify_is_told_who_is_behind_a_name_absent_ones_replaced(world: W
 
         async def ask(name: str) -> StaffReply:
             body = msgspec.json.encode(StaffRequest(tenant_id=player.tenant_id, name=name))
-            return msgspec.json.decode((await client.request(STAFF_SUBJECT, body, timeout=5)).data, type=StaffReply)
+            return msgspec.json.decode(
+                (await client.request(STAFF_SUBJECT, body, timeout=PATIENCE)).data, type=StaffReply
+            )
 
-        await world.until(_answers(ask))
+        await until(_answers(ask))
         clerks = await ask("clerk")
         assert clerks.kind == "role"
         assert {(each.staff_id, each.phone, each.email) for each in clerks.contacts} == {

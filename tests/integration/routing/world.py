@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,6 +24,7 @@ from shared.messages import (
 from shared.messages.intake import Limits
 from shared.service import Service
 from tests.integration.reporting.told import Tellers
+from tests.waiting import until
 
 POLICY: dict[str, Any] = {
     "policy": 1,
@@ -133,16 +132,14 @@ class Player:
                 staff_id=staff_id,
             )
         )
-        await self.world.until(lambda: self._knows(credential_id))
+        await until(lambda: self._knows(credential_id))
 
     async def _knows(self, credential_id: UUID) -> bool:
         return bool(await self.world.root.fetchval("SELECT 1 FROM credential WHERE credential_id = $1", credential_id))
 
     async def publish(self, document: dict[str, Any], version: int = 1, effect: Any = "keep") -> None:
         await self.world.tellers.tell(self.policy(document, version, effect))
-        await self.world.until(
-            lambda: self.world.count("policy WHERE tenant_id = $1 AND version = $2", self.tenant_id, version)
-        )
+        await until(lambda: self.world.count("policy WHERE tenant_id = $1 AND version = $2", self.tenant_id, version))
 
     def policy(self, document: dict[str, Any], version: int, effect: Any = "keep") -> PolicyPublished:
         return PolicyPublished(
@@ -254,12 +251,6 @@ class World:
     async def count(self, what: str, *args: Any) -> int:
         found: int = await self.root.fetchval(f"SELECT count(*) FROM {what}", *args)
         return found
-
-    async def until(self, condition: Callable[[], Awaitable[Any]], seconds: float = 15) -> None:
-        """Wait for a condition; a test never sleeps for a time."""
-        async with asyncio.timeout(seconds):
-            while not await condition():  # noqa: ASYNC110 - what is waited for happens in the database
-                await asyncio.sleep(0.02)
 
     async def told(self, tenant_id: UUID, noun: str) -> list[dict[str, Any]]:
         """Return what routing has told about a noun, in the order in which it is published."""

@@ -16,7 +16,8 @@ from shared.errors import NotYetError
 from shared.messages import EntryRequested
 from shared.messages.base import LIVE, encode, subject_of
 from shared.service import Service
-from tests.stack import Stack, a_request, record, until
+from tests.stack import Stack, a_request, record
+from tests.waiting import until
 
 
 async def publish(service: Service, message: EntryRequested, times: int = 1, body: bytes | None = None) -> None:
@@ -181,7 +182,7 @@ async def test_what_comes_too_early_is_applied_when_what_it_needs_is_there(stack
         await until(lambda: applied(stack, 1))
         assert refused >= 20
         await stack.tell(intake, first)
-        await until(lambda: applied(stack, 22), 30)
+        await until(lambda: applied(stack, 22))
         assert await dead(stack) == []
 
 
@@ -260,7 +261,7 @@ async def test_an_outage_of_the_database_is_nobodys_failure(stack: Stack) -> Non
             )
             await stack.tell(intake, *after[:10])
             after = after[10:]
-        await until(lambda: applied(stack, 100), 30)
+        await until(lambda: applied(stack, 100))
         assert await stack.root.fetchval("SELECT count(*) FROM sla.attempt WHERE failures > 0") == 0
         assert await dead(stack) == []
 
@@ -278,11 +279,12 @@ async def test_a_quiet_tenants_message_passes_a_busy_ones(stack: Stack) -> None:
         await stack.tell(intake, *(a_request(busy) for _ in range(600)))
         await stack.tell(intake, *(a_request(quiet) for _ in range(5)))
         async with stack.hearing(slowly):
-            await until(lambda: applied(stack, 605), 30)
+            await until(lambda: applied(stack, 605))
     assert order.index(quiet) < 300, "the quiet tenant waited for most of the busy one's messages"
 
 
-async def test_a_stop_gives_back_what_it_has_not_begun(stack: Stack) -> None:
+async def test_a_stop_gives_back_what_it_has_not_begun(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consuming, "ACK_SECONDS", 3600)  # longer than anybody waits here
     async with stack.service("intake") as intake:
         await stack.tell(intake, *(a_request(uuid4()) for _ in range(300)))
 
@@ -295,9 +297,7 @@ async def test_a_stop_gives_back_what_it_has_not_begun(stack: Stack) -> None:
         at_stop = len(await stack.effects())
         assert at_stop < 300
         async with stack.hearing():
-            await until(
-                lambda: applied(stack, 300), 10
-            )  # at once, not after the server has waited for acknowledgements
+            await until(lambda: applied(stack, 300))
 
 
 async def test_a_consumer_comes_back_after_its_stream_was_lost(stack: Stack) -> None:
@@ -311,7 +311,7 @@ async def test_a_consumer_comes_back_after_its_stream_was_lost(stack: Stack) -> 
         await operator.jetstream().delete_stream("INTAKE")
         await operator.close()
         await stack.tell(intake, *(a_request(tenant) for _ in range(10)))
-        await until(lambda: applied(stack, 20), 30)
+        await until(lambda: applied(stack, 20))
 
 
 async def test_two_consumers_of_one_service_need_two_names() -> None:

@@ -17,7 +17,8 @@ from shared.fail_points import POINTS
 from shared.ids import derived_id
 from shared.messages.base import encode
 from tests.infra import service_settings
-from tests.stack import Stack, a_request, until
+from tests.stack import Stack, a_request
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 ELSEWHERE = {"relay.leads", "relay.repaired", "consumer.claimed", "consumer.handled"}  # with all services: make chaos
@@ -120,7 +121,7 @@ async def test_a_crash_anywhere_loses_nothing_and_repeats_nothing(stack: Stack) 
                     if number % 4 == 1:
                         await poison()
             await send(client, "last")
-            await until(settled, 60)
+            await until(settled)
     finally:
         await intake.stop()
         await sla.stop()

@@ -17,7 +17,8 @@ from shared.messages.intake import Limits
 from shared.messages.routing import Staff
 from shared.reference import book_of
 from shared.service import Service
-from tests.stack import NOW, Stack, until
+from tests.stack import NOW, Stack
+from tests.waiting import until
 
 POLICY = {"policy": 1, "title": "A policy", "calendar": {"zone": "Asia/Shanghai", "calendars": {"default": {}}}}
 

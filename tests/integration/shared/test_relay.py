@@ -18,7 +18,8 @@ from shared import outbox
 from shared.messages.base import encode
 from shared.service import Service
 from tests.infra import Infra
-from tests.stack import Stack, a_request, until
+from tests.stack import Stack, a_request
+from tests.waiting import until
 
 
 async def stream(service: Service) -> list[str]:
@@ -262,7 +263,7 @@ async def test_a_lost_connection_to_the_database_hands_the_lock_on_and_loses_not
             await stack.root.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'intake_worker' AND datname = current_database()"
             )
-            await until(partial(heard, stack, (number + 1) * 20), 30)
+            await until(partial(heard, stack, (number + 1) * 20))
 
 
 async def test_without_nats_requests_are_answered_and_messages_wait(stack: Stack) -> None:

@@ -14,7 +14,8 @@ from shared.auth import requires
 from shared.database import Tx
 from shared.messages import EntryRequested
 from shared.tracing import start_tracing, stop_tracing, trace_id
-from tests.stack import Stack, a_request, http, record, until
+from tests.stack import Stack, a_request, http, record
+from tests.waiting import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

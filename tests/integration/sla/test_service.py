@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +16,7 @@ from shared.ids import derived_id, new_id
 from shared.messages import LIVE, AnnouncementMade, ClockAdvanced, ClockTicked, EntryAppended, decode
 from shared.service import Service
 from tests.integration.reporting.told import Tellers, a_credential, a_policy, a_tenant
+from tests.waiting import until
 
 NINE = datetime(2026, 3, 2, 1, tzinfo=UTC)  # Monday 09:00 in Shanghai
 HOUR = timedelta(hours=1)
@@ -80,17 +79,6 @@ class Story:
 
 def tick(at: datetime, tenant_id: UUID = LIVE) -> ClockTicked:
     return ClockTicked(message_id=new_id(), tenant_id=tenant_id, at=at)
-
-
-async def until(found: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> Any:
-    """The first value that is not false."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        value = await found()
-        if value:
-            return value
-        assert asyncio.get_running_loop().time() < deadline, "it did not come about in time"
-        await asyncio.sleep(0.03)
 
 
 async def subscribe(tellers: Tellers, tenant_id: UUID, sandbox: bool = False) -> str:

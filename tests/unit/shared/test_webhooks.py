@@ -268,10 +268,10 @@ def test_an_unknown_sender_takes_about_as_long_as_a_wrong_signature() -> None:
     def median(secrets: list[str]) -> float:
         spent = []
         for _ in range(400):
-            began = time.perf_counter()
+            began = time.process_time()
             with pytest.raises(SignatureError):
                 verify(secrets, headers(secret=OTHER, body=b"x" * 20_000), b"y" * 20_000, NOW)
-            spent.append(time.perf_counter() - began)
+            spent.append(time.process_time() - began)
         return statistics.median(spent)
 
     unknown, wrong = median([]), median([SECRET])
