@@ -7,6 +7,10 @@ message's tenant set. Handlers never begin, commit, publish or acknowledge; what
 Messages come twice and out of order; the inbox drops the second of two, handlers bear the rest. A handler that needs
 what has not come yet raises `NotYetError`. A message that keeps failing, that cannot be read, or that kills its
 process goes to the dead letters; JetStream's own limit of deliveries is off, since what it gives up it forgets.
+
+What comes again was perhaps in hand when its process ended, and may have been what ended it. It is handled alone, with nothing
+else in hand in this process, after a mark that it was begun has been committed. Only what leaves two such marks is taken for the
+culprit; whatever else was in hand is applied as ever.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from shared.errors import NotFoundError, NotYetError, UnavailableError
 from shared.ids import new_id
 from shared.messages.base import LIVE, Message, class_of, decode
 from shared.messaging import Messaging, stream_of
+from shared.solitude import room
 from shared.telemetry import Metrics, continued_trace, describe, error_text
 
 Handler = Callable[[Any, Tx], Awaitable[None]]
@@ -51,7 +56,7 @@ SINGLE_SECONDS = 5.0  # to apply one message that has failed before
 MAX_FAILURES = 8
 HANGING_COUNTS = 2  # a handler that runs into its deadline counts double, so that it does not block for minutes
 MAX_NOT_YET = 60  # some ten minutes
-MAX_BEGUN = 3  # the first delivery leaves no mark: begun for the third time after that, it has ended three processes
+MAX_BEGUN = 3  # begun alone for the third time: it has ended two processes with nothing else in hand, and one before, in a group
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 NOT_YET_BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 OUTAGE_SECONDS = 0.5
@@ -64,14 +69,13 @@ SELECT $1, $2, message_id
     ON CONFLICT DO NOTHING
 RETURNING message_id"""
 
-# $4: those that this process has begun before and outlived (an outage interrupted them) begin at one again.
-BEGIN = """
+# $4: whether this process has begun it before and outlived that (an outage interrupted it); then the count starts again.
+BEGIN_ALONE = """
 INSERT INTO attempt (tenant_id, consumer, message_key, begun)
-SELECT DISTINCT $1::uuid, $2, message_key, 1
-  FROM unnest($3::text[]) AS new (message_key)
+VALUES ($1, $2, $3, 1)
     ON CONFLICT (tenant_id, consumer, message_key) DO UPDATE
-   SET begun = CASE WHEN attempt.message_key = ANY ($4::text[]) THEN 1 ELSE attempt.begun + 1 END, last_at = clock_timestamp()
-RETURNING message_key, begun"""
+   SET begun = CASE WHEN $4 THEN 1 ELSE attempt.begun + 1 END, last_at = clock_timestamp()
+RETURNING begun"""
 
 FAIL = """
 INSERT INTO attempt (tenant_id, consumer, message_key, failures, last_error)
@@ -118,7 +122,8 @@ class Delivery(msgspec.Struct, eq=False):
     message: Message | None
     flaw: str | None  # why it cannot be read
     touched: float  # when the server last heard that we still have it
-    suspect: bool = False
+    suspect: bool = False  # handled by itself: it has failed before, or
+    accused: bool = False  # may have ended a process, and is handled with nothing else in hand
     place: int = 0  # in the stream
 
 
@@ -293,6 +298,8 @@ class Consumer:
         headers = raw.headers or {}
         key = (headers.get("Nats-Msg-Id") or f"{self.stream}:{metadata.sequence.stream}").partition("/")[0]
         tenant_id, message, flaw = read(raw.subject, raw.data, self.handlers)
+        has_failed = flaw is not None or key in self._known_suspects
+        accused = metadata.num_delivered >= 2 and not has_failed
         return Delivery(
             raw=raw,
             subject=raw.subject,
@@ -303,7 +310,8 @@ class Consumer:
             message=message,
             flaw=flaw,
             touched=asyncio.get_running_loop().time(),
-            suspect=flaw is not None or metadata.num_delivered >= 3 or key in self._known_suspects,
+            suspect=has_failed or accused,
+            accused=accused,
             place=metadata.sequence.stream,
         )
 
@@ -329,7 +337,8 @@ class Consumer:
                 continue
             self._at_work += 1
             try:
-                await self._apply(group, seconds)
+                async with room().alone() if group[0].accused else room().among_others():
+                    await self._apply(group, seconds)
             except Exception as error:  # the database or the link; the messages are not at fault
                 self._log.warning("messages_postponed", count=len(group), **describe(error))
                 self._put_back(group)
@@ -369,12 +378,24 @@ class Consumer:
     def _first_in_hand(self) -> float:
         """The first place in the stream that some tenant's message in hand has; those that have failed before hold up nobody."""
         return min(
-            (each.place for each in self._in_hand if each.tenant_id != LIVE and not each.suspect), default=math.inf
+            (each.place for each in self._in_hand if each.tenant_id != LIVE and (each.accused or not each.suspect)),
+            default=math.inf,
         )
 
     def _next_suspect(self) -> list[Delivery]:
-        """Take one message that has failed before: alone, and apart, so that healthy ones do not wait for it."""
-        return [self._suspects.popleft()] if self._suspects else []
+        """Take one message that has failed before, or may have ended a process: alone, so that healthy ones do not wait for it.
+
+        What concerns all live tenants waits here, too, for what stands before it.
+        """
+        first: float | None = None
+        for delivery in self._suspects:
+            if delivery.tenant_id == LIVE and delivery.accused:
+                first = self._first_in_hand() if first is None else first
+                if delivery.place >= first:
+                    continue
+            self._suspects.remove(delivery)
+            return [delivery]
+        return []
 
     async def _apply(self, group: list[Delivery], seconds: float) -> None:
         """Apply and settle a tenant's messages. Raises only what is no message's fault."""
@@ -404,31 +425,25 @@ class Consumer:
             await self._failed(fault.delivery, fault.error)
 
     async def _without_the_dead(self, group: list[Delivery]) -> list[Delivery]:
-        """Bury what cannot be read and what has killed its process; return the rest. Redelivered messages are marked as begun."""
-        assert self._database is not None
+        """Bury what cannot be read and what has killed its process; return the rest, an accused one marked as begun alone."""
         alive = []
         for delivery in group:
             if delivery.flaw is not None:
                 await self._bury(delivery, "malformed", "Malformed", delivery.flaw, delivery.times)
+            elif delivery.accused and (begun := await self._begin_alone(delivery)) >= MAX_BEGUN:
+                text = f"the process ended {begun - 1} times with nothing else in hand"
+                await self._bury(delivery, "killed its process", "ProcessDied", text, begun)
             else:
                 alive.append(delivery)
-        again = [each.key for each in alive if each.times >= 2]
-        if not again:
-            return alive
-        survived = [key for key in again if key in self._known_suspects or key in self._interrupted]
-        async with self._database.worker_tx(alive[0].tenant_id) as tx:
-            rows = await tx.fetch(BEGIN, tx.tenant_id, self.name, again, survived)
-        killers = {row["message_key"]: row["begun"] for row in rows if row["begun"] >= MAX_BEGUN}
-        for delivery in [each for each in alive if each.key in killers]:
-            alive.remove(delivery)
-            await self._bury(
-                delivery,
-                "killed its process",
-                "ProcessDied",
-                f"handling was begun {killers[delivery.key]} times and never ended",
-                killers[delivery.key],
-            )
         return alive
+
+    async def _begin_alone(self, delivery: Delivery) -> int:
+        """Mark that the message is about to be handled alone, and return how often that has been so without coming to an end."""
+        assert self._database is not None
+        survived = delivery.key in self._interrupted
+        async with self._database.worker_tx(delivery.tenant_id) as tx:
+            begun: int = await tx.fetchval(BEGIN_ALONE, tx.tenant_id, self.name, delivery.key, survived)
+        return begun
 
     async def _transact(self, group: list[Delivery], seconds: float, *, careful: bool = False) -> list[AtFaultError]:
         """Apply the messages of one tenant, each once, in one transaction.

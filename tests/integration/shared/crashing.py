@@ -1,11 +1,13 @@
 """A process that runs one service of the crash test: `python -m tests.integration.shared.crashing intake api.commit …`.
 
 intake takes notes over HTTP and tells of each, sla applies what it is told. The service runs in a fork, which crashes at each
-point in turn, is forked again, and runs on after the last; each crash is told on stdout.
+point in turn, is forked again, and runs on after the last; each crash is told on stdout. At `poison` it waits for a message that
+ends its process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -28,6 +30,9 @@ from shared.service import ServiceSpec, build
 from shared.serving import run
 from shared.settings import ServiceSettings, load
 from tests.stack import a_request, record
+
+POISON = "poison"
+SLOW_SECONDS = 0.05  # long enough to be in hand when something else ends the process
 
 
 class Note(msgspec.Struct):
@@ -52,6 +57,10 @@ async def add_note(data: JSONBody[Note], request: Request[Any, Any, Any], tx: Na
 async def refuse_some(message: EntryRequested, tx: Tx) -> None:
     if message.kind == "withdrawn":
         raise RuntimeError
+    if message.kind == "escalated":
+        os._exit(fail_points.EXIT_CODE)
+    if message.kind == "investigated":
+        await asyncio.sleep(SLOW_SECONDS)
     await record(message, tx)
 
 
@@ -76,7 +85,7 @@ def crash_at(name: str, points: list[str]) -> None:
     for point in [*points, ""]:
         pid = os.fork()
         if pid == 0:
-            fail_points.arm(f"{point}:2" if point else "")
+            fail_points.arm(f"{point}:2" if point not in ("", POISON) else "")
             main(name)
             os._exit(0)
         signal.signal(signal.SIGTERM, partial(_end, pid))
