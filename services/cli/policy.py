@@ -137,14 +137,32 @@ def simulate(scenario: Path, *, policy: str | None = None, lang: Language = "en"
     return 0 if result["passed"] else NOT_WELL
 
 
+# What a simulation tells beside the complaint's state, in this order.
+LISTED = (
+    "routing",
+    "clocks",
+    "effects",
+    "penalties",
+    "refused",
+    "counters",
+    "facts",
+    "report",
+    "policy_warnings",
+    "problems",
+)
+
+
 def _tell_simulation(result: dict[str, Any]) -> None:
     say(f"{result['id']}: {result['title']}")
     say(f"state: {result['state']}")
-    for name in ("clocks", "effects", "penalties", "refused", "counters", "facts", "report"):
+    for name in ("acceptance", "classified"):
+        if result[name]:
+            say(f"{name}: {_item(result[name])}")
+    for name in LISTED:
         if result[name]:
             say(f"\n{name}")
             for one in result[name]:
-                say("  " + ", ".join(f"{key} {_shown(value)}" for key, value in one.items() if _says(value)))
+                say(f"  {_item(one)}")
     if result["explanations"]:
         say("\nwhy")
         for one in result["explanations"]:
@@ -154,6 +172,10 @@ def _tell_simulation(result: dict[str, Any]) -> None:
                 say(f"    {line}")
     for one in result["differences"]:
         say(f"\ndiffers at {one['path']}\n  expected {_shown(one['expected'])}\n  got      {_shown(one['got'])}")
+
+
+def _item(one: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_shown(value)}" for key, value in one.items() if _says(value))
 
 
 def _says(value: Any) -> bool:
@@ -166,6 +188,8 @@ def _shown(value: Any) -> str:
         from shared.policy.simulating import ZONE
 
         return f"{value.astimezone(ZoneInfo(ZONE)):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dict):
         return "; ".join(f"{key} {_shown(inner)}" for key, inner in value.items() if _says(inner))
     if isinstance(value, list):

@@ -27,6 +27,7 @@ from shared.policy.cel.nodes import (
     Or,
     Select,
     path_of,
+    written,
 )
 from shared.policy.cel.parser import MACROS
 from shared.policy.cel.problems import EvaluationError, Problem, near_miss, position
@@ -74,7 +75,7 @@ class Checker:
         """Warn where null would make the evaluation fail."""
         if not self.is_nullable(node):
             return
-        path = path_of(node)
+        path = written(node)
         shown = path or "this"
         if shown in self.warned:
             return
@@ -238,7 +239,7 @@ class Checker:
             case RecordType(fields=fields):
                 declared = fields.get(node.field)
                 if declared is None:
-                    message = f"{path_of(operand) or operand.type} has no field {node.field}"
+                    message = f"{written(operand) or operand.type} has no field {node.field}"
                     declared = self.problem(message, node.at, near_miss(node.field, fields))
                 found = declared
             case MapType(value=value):
@@ -246,7 +247,7 @@ class Checker:
             case other if other is FAULTY:
                 found = FAULTY
             case other if other is not DYN:
-                message = f"{path_of(operand) or 'this'} is {_a(other)} and has no fields"
+                message = f"{written(operand) or 'this'} is {_a(other)} and has no fields"
                 hint = f'in [..] or exists(item, item == "{node.field}")' if isinstance(other, ListType) else None
                 found = self.problem(message, node.at, hint)
         return structs.replace(node, operand=operand, type=found)
@@ -396,8 +397,8 @@ class Checker:
                 hint = None
                 if found.kind == "string":
                     hint = "text.contains(part)" if left.type.kind == "string" else None
-                    if isinstance(right, Literal) and path_of(left):
-                        hint = f'{path_of(left)} in ["{right.value}"]'
+                    if isinstance(right, Literal) and written(left):
+                        hint = f'{written(left)} in ["{right.value}"]'
                 elif isinstance(found, RecordType):
                     hint = "has(record.field)"
                 self.problem(f"in needs a list or a map on its right, not {_a(found)}", node.at, hint)

@@ -202,3 +202,17 @@ def path_of(node: Expression) -> str | None:
         case Convert(operand=operand):
             return path_of(operand)
     return None
+
+
+def written(node: Expression) -> str | None:
+    """Return the path that a node reads as one would write it: `last["step:callback"].at`."""
+    match node:
+        case Select(operand=operand, field=field):
+            before = written(operand)
+            return None if before is None else f"{before}.{field}" if field.isidentifier() else f'{before}["{field}"]'
+        case Index(operand=operand, key=Literal(value=int(place))):
+            before = written(operand)
+            return None if before is None else f"{before}[{place}]"
+        case Convert(operand=operand):
+            return written(operand)
+    return path_of(node)

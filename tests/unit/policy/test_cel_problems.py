@@ -200,6 +200,7 @@ def test_a_computed_text_for_a_known_value_is_doubtful() -> None:
         ("default(fields.loss_cny, money('0')) > money('1')", []),
         ("seen['a'] > 1", []),
         ("labels['a'].startsWith('b')", ["labels.a"]),
+        ("labels['step:a'].startsWith('b')", ['labels["step:a"]']),
         ("data.anything > 3", ["data.anything"]),
         ("max(data.count, 3) > 2", ["data.count"]),
         ("'a' in data.tags", ["data.tags"]),
