@@ -22,6 +22,7 @@ from tests.chaos.cases import gate, long
 from tests.chaos.disks import enter_own_mounts
 from tests.chaos.frame import GATE, LONG, Report
 from tests.chaos.mutants import run as run_mutants
+from tests.chaos.mutated import FAULTS
 from tests.chaos.reporting import verdict_of, write
 from tests.chaos.running import run
 
@@ -39,14 +40,16 @@ def main(arguments: list[str]) -> int:
     size = LONG if mode == "long" else GATE
     wanted = [name.strip() for name in os.environ.get("ONLY", "").split(",") if name.strip()]
     cases = [case for case in (long() if mode == "long" else gate()) if not wanted or case.name in wanted]
+    faults = [fault for fault in FAULTS if not wanted or fault in wanted]
     keep = os.environ.get("DATA")
+    reports: list[Report] = []
 
-    def work() -> Coroutine[Any, Any, list[Report]]:
+    def work() -> Coroutine[Any, Any, None]:
         if mode == "mutants":
-            return run_mutants(seed, say, wanted)
-        return run(seed, size, cases, say, keep=Path(keep) if keep else None)
+            return run_mutants(seed, say, faults, reports)
+        return run(seed, size, cases, say, reports, keep=Path(keep) if keep else None)
 
-    async def until_stopped() -> list[Report] | None:
+    async def until_stopped() -> None:
         with stop_on_signals() as stop:
             task = asyncio.create_task(work())
             stopping = asyncio.create_task(stop.wait())
@@ -57,15 +60,16 @@ def main(arguments: list[str]) -> int:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-                return None
-            return await task
+            else:
+                await task
 
-    reports = asyncio.run(until_stopped())
-    if reports is None:
-        return 130
-    verdict = verdict_of(mode, reports, seed, require_all=os.environ.get("REQUIRE") == "all")
-    write(mode, seed, reports, verdict)
-    say(verdict.text)
+    try:
+        asyncio.run(until_stopped())
+    finally:  # also when the run fails as a whole: what it has come to is told
+        planned = faults if mode == "mutants" else [case.name for case in cases]
+        verdict = verdict_of(mode, reports, planned, seed, require_all=os.environ.get("REQUIRE") == "all")
+        write(mode, seed, reports, verdict)
+        say(verdict.text)
     return 0 if verdict.ok else 1
 
 

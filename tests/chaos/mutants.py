@@ -22,7 +22,7 @@ from tests.chaos.faults import back, restart_soon
 from tests.chaos.frame import GATE, Report, World
 from tests.chaos.load import Load
 from tests.chaos.mutated import FAULTS
-from tests.chaos.running import world
+from tests.chaos.running import noted_when_broken_off, world
 
 CAUGHT_WITHIN: Final = 60.0
 LOAD_SECONDS: Final = 12.0
@@ -37,24 +37,22 @@ CRASHES: Final = {
 """Where the service ends now and then, for faults that show only when it does."""
 
 
-async def run(seed: int, tell: Callable[[str], None], wanted: list[str]) -> list[Report]:
-    """One stack for each fault: what it spoils is of no use to the next."""
-    reports = []
+async def run(seed: int, tell: Callable[[str], None], faults: list[str], reports: list[Report]) -> None:
+    """One stack for each fault: what it spoils is of no use to the next. What became of each is noted."""
     began = time.monotonic()
-    for fault, (service, _) in FAULTS.items():
-        if wanted and fault not in wanted:
-            continue
+    for fault in faults:
+        service, _ = FAULTS[fault]
         folder = Path(tempfile.mkdtemp(prefix="recourse-mutant-"))
         try:
-            async with world(seed, GATE, lambda _: None, folder=folder, tenants=2) as made:
-                report = await _examine(made, fault, service)
+            with noted_when_broken_off(fault, reports):
+                async with world(seed, GATE, lambda _: None, folder=folder, tenants=2) as made:
+                    report = await _examine(made, fault, service)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         reports.append(report)
         found = {check: number for check, number in report.audit_checks.items() if number}
         said = f"{report.state}: {found or report.why}"
         tell(f"{time.monotonic() - began:6.1f} s  {fault}: {said}")
-    return reports
 
 
 async def _examine(made: World, fault: str, service: str) -> Report:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from tests.chaos.frame import Report
+from tests.chaos.frame import Report, State
 
 FOLDER: Final = Path("build")
 
@@ -19,17 +19,26 @@ class Verdict(Struct, frozen=True):
     text: str
 
 
-def verdict_of(mode: str, reports: Sequence[Report], seed: int, *, require_all: bool) -> Verdict:
-    """Return the last line."""
+def verdict_of(
+    mode: str, reports: Sequence[Report], planned: Sequence[str], seed: int, *, require_all: bool
+) -> Verdict:
+    """Return the last line. A run that has not come to all that was planned has been broken off, and proves nothing."""
     what = "mutants caught" if mode == "mutants" else "cases passed"
-    by_state = {
-        state: [each.name for each in reports if each.state == state] for state in ("passed", "failed", "not run")
-    }
-    ok = bool(by_state["passed"]) and not by_state["failed"] and not (require_all and by_state["not run"])
-    parts = [f"{len(by_state['passed'])} of {len(reports)} {what}"]
-    parts += [f"failed: {', '.join(by_state['failed'])}"] if by_state["failed"] else []
-    parts += [f"not run: {', '.join(by_state['not run'])}"] if by_state["not run"] else []
-    return Verdict(ok, f"chaos {'passed' if ok else 'FAILED'}, seed {seed}: {'; '.join(parts)}")
+    states: tuple[State, ...] = ("passed", "failed", "not run", "broken off")
+    by_state = {state: [each.name for each in reports if each.state == state] for state in states}
+    missing = [name for name in planned if name not in {each.name for each in reports}]
+    is_broken_off = bool(missing or by_state["broken off"])
+    ok = (
+        bool(by_state["passed"])
+        and not (by_state["failed"] or is_broken_off)
+        and not (require_all and by_state["not run"])
+    )
+    parts = [f"{len(by_state['passed'])} of {len(planned)} {what}"]
+    parts += [f"{state}: {', '.join(by_state[state])}" for state in states[1:] if by_state[state]]
+    parts += [f"not begun: {', '.join(missing)}"] if missing else []
+    how = ["FAILED"] if by_state["failed"] or not (ok or is_broken_off) else []
+    how += ["broken off"] if is_broken_off else []
+    return Verdict(ok, f"chaos {' and '.join(how) or 'passed'}, seed {seed}: {'; '.join(parts)}")
 
 
 def write(mode: str, seed: int, reports: Sequence[Report], verdict: Verdict) -> None:

@@ -6,8 +6,8 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -58,10 +58,11 @@ def _told(event: Event, tell: Tell) -> None:
         tell(f"  {event.unit} {event.what} {event.detail}")
 
 
-async def run(seed: int, size: Size, cases: Sequence[Case], tell: Tell, *, keep: Path | None = None) -> list[Report]:
-    """Go through the cases on one stack and return what became of each."""
+async def run(
+    seed: int, size: Size, cases: Sequence[Case], tell: Tell, reports: list[Report], *, keep: Path | None = None
+) -> None:
+    """Go through the cases on one stack and note what became of each; one that is broken off is noted, too."""
     folder = keep or Path(tempfile.mkdtemp(prefix="recourse-chaos-"))
-    reports: list[Report] = []
     began = time.monotonic()
     try:
         async with world(
@@ -69,10 +70,21 @@ async def run(seed: int, size: Size, cases: Sequence[Case], tell: Tell, *, keep:
         ) as made:
             made.tell(f"the stack is up, {len(made.tenants)} tenants are subscribed")
             for case in cases:
-                report = await examine(case, made)
+                with noted_when_broken_off(case.name, reports):
+                    report = await examine(case, made)
                 reports.append(report)
                 made.tell(f"{case.name}: {report.state}" + (f": {'; '.join(report.why)}" if report.why else ""))
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
-    return reports
+
+
+@contextmanager
+def noted_when_broken_off(name: str, reports: list[Report]) -> Iterator[None]:
+    """Note a case whose block is cancelled, or ended by what is no verdict on it."""
+    began = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        reports.append(Report(name=name, state="broken off", seconds=round(time.monotonic() - began, 1)))
+        raise

@@ -19,6 +19,7 @@ from tests.chaos.frame import Report
 from tests.chaos.mutated import FAULTS
 from tests.chaos.poison import bodies
 from tests.chaos.reporting import verdict_of
+from tests.chaos.running import noted_when_broken_off
 from tests.chaos.tenants import POLICY
 
 
@@ -52,6 +53,10 @@ def test_the_policy_of_the_tenants_compiles() -> None:
     assert compile_policy(parse(POLICY).values, {}, 1).version == 1
 
 
+def a_report(number: int, state: Any) -> Report:
+    return Report(name=f"case {number}", state=state, seconds=1.0)
+
+
 @pytest.mark.parametrize(
     ("states", "require_all", "is_ok"),
     [
@@ -61,12 +66,32 @@ def test_the_policy_of_the_tenants_compiles() -> None:
         (["passed", "failed"], False, False),
         (["not run"], False, False),
         ([], False, False),
+        (["passed", "broken off"], False, False),
     ],
 )
 def test_a_run_is_good_when_something_passed_and_nothing_failed(
     states: list[Any], require_all: bool, is_ok: bool
 ) -> None:
-    reports = [Report(name=f"case {number}", state=state, seconds=1.0) for number, state in enumerate(states)]
-    verdict = verdict_of("gate", reports, 7, require_all=require_all)
+    reports = [a_report(number, state) for number, state in enumerate(states)]
+    verdict = verdict_of("gate", reports, [each.name for each in reports], 7, require_all=require_all)
     assert verdict.ok is is_ok
     assert "seed 7" in verdict.text
+
+
+def test_a_run_that_was_broken_off_says_so_and_proves_nothing() -> None:
+    planned = ["case 0", "case 1", "case 2"]
+    verdict = verdict_of("gate", [a_report(0, "passed"), a_report(1, "broken off")], planned, 7, require_all=False)
+    assert not verdict.ok
+    assert verdict.text == "chaos broken off, seed 7: 1 of 3 cases passed; broken off: case 1; not begun: case 2"
+    verdict = verdict_of("gate", [a_report(0, "failed")], planned, 7, require_all=False)
+    assert (
+        verdict.text
+        == "chaos FAILED and broken off, seed 7: 0 of 3 cases passed; failed: case 0; not begun: case 1, case 2"
+    )
+
+
+def test_a_case_that_is_cancelled_is_noted() -> None:
+    reports: list[Report] = []
+    with pytest.raises(KeyboardInterrupt), noted_when_broken_off("kills", reports):
+        raise KeyboardInterrupt
+    assert [(each.name, each.state) for each in reports] == [("kills", "broken off")]
