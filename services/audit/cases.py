@@ -163,6 +163,11 @@ async def check(look: Look) -> None:
     await _timelines(look)
     await _states(look)
     await _wake_ups(look)
+    await check_effects(look)
+
+
+async def check_effects(look: Look) -> None:
+    """What sla has brought about: each effect has one row and was told once, and the ledger is the sum of its rows."""
     await _effects(look)
     await _ledger(look)
 

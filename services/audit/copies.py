@@ -126,7 +126,9 @@ def _case(look: Look, row: Any) -> Said | None:
     if said is None:
         return None
     found = {"kind": said["case_kind"], "silent": said["silent"], "policy_version": said["policy_version"], **more}
-    return found if said["case_kind"] == "subject" else found | {"number": said["number"], "source": said["source"]}
+    if said["case_kind"] != "subject":
+        found |= {"number": said["number"], "source": said["source"], "subject_key": None}
+    return found if said["case_kind"] == "duty" else found | {"year": None}
 
 
 def _entry(look: Look, row: Any) -> Said | None:
@@ -282,8 +284,10 @@ def _fact(look: Look, row: Any) -> Said | None:
     """The columns of a fact say what its body says, and the body what was told."""
     body, counted = row["body"], row["counted"]
     line = look.told.lines.get((row["case_id"], 1))
-    if row["seq"] == 0 or line is None or not isinstance(body, dict) or not isinstance(counted, dict):
+    if row["seq"] == 0 or line is None:
         return None
+    if not isinstance(body, dict) or not isinstance(counted, dict):
+        return {name: kept if isinstance(kept, dict) else {} for name, kept in (("body", body), ("counted", counted))}
     named = {name: body.get(name) for name in ("kind", "category", "severity", "channel", "state", "outcome")}
     columns = named | {"unit": (body.get("handler") or {}).get("unit")}
     tenant = look.tenants.get(row["tenant_id"])

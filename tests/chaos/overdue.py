@@ -19,6 +19,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
+from services.audit.cases import check_effects
+from services.audit.look import connect, look_at
+from services.audit.told import gather
 from services.local_stack import LocalStack
 from services.supervisor import Supervisor
 from shared.engine.case import replay
@@ -139,6 +142,7 @@ class Overdue:
         took = await self._until_done(root, busy, now, began)
         for tenant_id, number in numbers.items():
             await self._count(root, tenant_id, number, effects, owed)
+        compared = await self._audited(local)
         if faulty := await root.fetchval(FAULTY):
             raise CaseFailedError(f"{faulty} cases could not be folded")
         if quiet_after > QUIET_WITHIN / self._speed:
@@ -152,6 +156,7 @@ class Overdue:
             "quiet_done_after_seconds": round(quiet_after, 1),
             "all_done_after_seconds": round(took, 1),
             "all_published_after_seconds": round(published, 1),
+            "audited_comparisons": compared,
         }
 
     async def _until_done(self, root: asyncpg.Connection, tenant_id: UUID, now: datetime, began: float) -> float:
@@ -169,6 +174,20 @@ class Overdue:
                 raise CaseFailedError("what was told is still not published")
             await asyncio.sleep(0.2)
         return time.monotonic() - began
+
+    @staticmethod
+    async def _audited(local: LocalStack) -> int:
+        """What the auditor says of effects and the ledger; there are no other services here that it could ask. Returns its comparisons."""
+        connection = await connect(local.superuser_dsn)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                look = await look_at(connection, await gather(connection), {}, None, None)
+                await check_effects(look)
+        finally:
+            await connection.close()
+        if found := look.findings.all():
+            raise CaseFailedError("; ".join(f"{each.check} {each.subject}: {each.what}" for each in found[:5]))
+        return look.findings.compared
 
     @staticmethod
     async def _count(root: asyncpg.Connection, tenant_id: UUID, cases: int, effects: int, owed: list[int]) -> None:

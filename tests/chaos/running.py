@@ -25,7 +25,7 @@ SETTINGS = {
     "RECOURSE_CONTACT_SECONDS": "1",
     "RECOURSE_SMS_PER_DAY": "10000000",
     "RECOURSE_EMAIL_PER_DAY": "10000000",
-    "RECOURSE_RETRY_SCALE": "0.05",  # the pauses between attempts, of minutes, would be all that is waited for
+    "RECOURSE_RETRY_SCALE": "0.01",  # the pauses between attempts, of minutes, would be all that is waited for
 }
 
 Tell = Callable[[str], None]

@@ -29,7 +29,7 @@ from tests.integration.audit.conftest import Evidence, State
 Corruption = tuple[str, str, str, int]
 
 SEVERAL = 0
-"""How many findings there are depends on how many days, states and categories there are."""
+"""How many findings there are depends on how many days, states, categories and attempts there are."""
 
 TOGETHER: list[list[Corruption]] = [
     [
@@ -133,7 +133,7 @@ TOGETHER: list[list[Corruption]] = [
             "DELETE FROM notify.delivery_attempt WHERE delivery_id IN (SELECT delivery_id FROM notify.delivery "
             "WHERE event_id = '{event}'); DELETE FROM notify.delivery WHERE event_id = '{event}'; DELETE FROM "
             "notify.event WHERE event_id = '{event}'",
-            6,
+            SEVERAL,
         ),
         (
             "I6",
@@ -470,7 +470,7 @@ TOGETHER: list[list[Corruption]] = [
             "I5",
             "an event tells otherwise",
             "UPDATE notify.event SET number = 'X-1' WHERE event_id = '{event}'",
-            3,
+            SEVERAL,
         ),
     ],
     [
@@ -950,6 +950,22 @@ TOGETHER: list[list[Corruption]] = [
             "I4",
             "why a clock was moved is lost",
             "DELETE FROM routing.clock_operation",
+            1,
+        ),
+    ],
+    [
+        (
+            "I13",
+            "a complaint is a duty's",
+            'ALTER TABLE routing."case" DROP CONSTRAINT case_duty_has_year; '
+            """UPDATE routing."case" SET year = 2026 WHERE case_id = '{settled}'""",
+            1,
+        ),
+        (
+            "I8",
+            "a fact is empty",
+            "ALTER TABLE reporting.fact DROP CONSTRAINT fact_is_whole; "
+            "UPDATE reporting.fact SET body = NULL WHERE case_id = '{late}'",
             1,
         ),
     ],
