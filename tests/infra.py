@@ -74,8 +74,21 @@ def database_dsn(dsn: str, name: str) -> str:
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
 
 
+STRICT = {"RECOURSE_REQUIRE_DURABLE": "true", "RECOURSE_COMMAND_SECONDS": "3", "RECOURSE_ACQUIRE_SECONDS": "2"}
+"""What a service insists on when it is not under test; for the tests of that."""
+
+
 def service_settings(infra: Infra, database: Database, service: str, port: int = 0) -> dict[str, str]:
-    """The environment variables from which `shared.settings.load` makes the service's settings."""
+    """The environment variables from which `shared.settings.load` makes the service's settings.
+
+    They differ from the usual ones in that a statement may take as long as a test is prepared to wait: a machine that
+    stands still for some seconds is no outage of the database.
+    """
+    patient = {"RECOURSE_COMMAND_SECONDS": str(PATIENCE / 3), "RECOURSE_ACQUIRE_SECONDS": str(PATIENCE / 3)}
+    return {**_environment(infra, database, service, port), **patient, "RECOURSE_REQUIRE_DURABLE": "false"}
+
+
+def _environment(infra: Infra, database: Database, service: str, port: int) -> dict[str, str]:
     return service_environment(
         service,
         database_url=urlunsplit(

@@ -17,8 +17,8 @@ from shared.errors import UnavailableError
 from shared.ids import new_id
 from shared.migrations import SERVICES
 from shared.settings import ServiceSettings, load
+from tests.infra import STRICT, Infra, service_settings
 from tests.infra import Database as OwnDatabase
-from tests.infra import Infra, service_settings
 from tests.stack import a_request
 
 A, B = uuid4(), uuid4()
@@ -426,7 +426,7 @@ async def test_a_server_that_may_lose_what_it_confirms_is_refused(wrong: dict[st
 
 async def test_a_role_that_commits_lazily_is_refused_at_the_start(infra: Infra, database: OwnDatabase) -> None:
     root = await asyncpg.connect(database.dsn)
-    db = Database(settings(infra, database))
+    db = Database(settings(infra, database, **STRICT))
     try:
         await root.execute(f'ALTER ROLE sla_worker IN DATABASE "{database.name}" SET synchronous_commit = off')
         with pytest.raises(UnsafeServerError):

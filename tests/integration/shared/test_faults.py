@@ -21,8 +21,8 @@ from shared.embedded.nats import NatsServer
 from shared.service import Service, ServiceSpec, StartError, build
 from shared.serving import serve
 from shared.settings import ServiceSettings, load
+from tests.infra import STRICT, Infra, service_settings
 from tests.infra import Database as OwnDatabase
-from tests.infra import Infra, service_settings
 from tests.integration.shared.test_crashes import free_port
 from tests.stack import Stack, a_request
 from tests.waiting import PATIENCE, until
@@ -277,7 +277,7 @@ async def test_a_nats_that_acknowledges_before_it_has_written_is_refused(stack: 
     pages = await asyncio.start_server(lazy, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{pages.sockets[0].getsockname()[1]}"
     try:
-        async with stack.service("intake", RECOURSE_NATS_MONITOR_URL=url) as intake:
+        async with stack.service("intake", environ={**STRICT, "RECOURSE_NATS_MONITOR_URL": url}) as intake:
 
             async def refused() -> bool:
                 return any("sync_interval" in note.what for note in (await intake.readiness()).notes)
