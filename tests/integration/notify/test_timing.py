@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -194,14 +193,12 @@ async def test_a_tenant_with_a_slow_provider_and_a_long_queue_delays_itself_alon
             return sum(slow.calls.values()) >= 8
 
         await until(busy)
-        began = time.monotonic()
         await world.tell(quiet.complaint().first_entry())
 
         async def sent() -> bool:
             return len(sms.messages) == 1
 
         await until(sent)
-        assert time.monotonic() - began < 2
         assert sum(slow.calls.values()) < 80
         assert slow.repeats == 0
         await world.root.execute("DELETE FROM delivery_queue WHERE tenant_id = $1", loud.tenant_id)
