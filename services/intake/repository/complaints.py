@@ -13,33 +13,43 @@ from services.intake.domain.duplicates import Earlier
 from shared.database import Tx
 
 # One look before a batch is stored: the time, the current policy, which keys another transaction is working on, which
-# were
-# answered before, whose the telephone numbers and addresses are, and what those people complained of lately. The data
-# keys
-# are locked against erasure until the batch is in.
+# were answered before, whose the telephone numbers and addresses are, and what those people complained of lately. The
+# data keys are locked against erasure until the batch is in.
+#
+# Each key, point and person is looked up by itself. A plain join leaves PostgreSQL the choice, and a plan that was made
+# while the tables were small reads everything that the tenant has, for as long as nobody has counted the rows anew.
 LOOK = """
 WITH clock AS (
     SELECT coalesce((SELECT now FROM test_clock WHERE tenant_id = $1), clock_timestamp()) AS now
 ), wanted AS MATERIALIZED (
-    SELECT key, pg_try_advisory_xact_lock(hashtextextended($1::text || ' receipt ' || key, 0)) AS is_free
+    SELECT key, pg_try_advisory_xact_lock(hashtextextended($1::text || ' receipt ' || key, 0)) AS is_free,
+           (SELECT true FROM receipt r WHERE r.tenant_id = $1 AND r.key = w.key) AS is_answered
       FROM unnest($2::text[]) AS w (key)
-), known AS (
-    SELECT p.kind, p.blind, p.complainant_id, k.wrapped_key
+), known AS MATERIALIZED (
+    SELECT found.kind, found.blind, found.complainant_id, found.wrapped_key
       FROM unnest($3::text[], $4::bytea[]) AS w (kind, blind)
-      JOIN contact_point p ON p.tenant_id = $1 AND p.kind = w.kind AND p.blind = w.blind
-      JOIN data_key k ON k.tenant_id = $1 AND k.owner_id = p.complainant_id AND k.wrapped_key IS NOT NULL
-       FOR SHARE OF k
+           CROSS JOIN LATERAL (
+               SELECT p.kind, p.blind, p.complainant_id, k.wrapped_key
+                 FROM contact_point p
+                 JOIN data_key k ON k.tenant_id = $1 AND k.owner_id = p.complainant_id AND k.wrapped_key IS NOT NULL
+                WHERE p.tenant_id = $1 AND p.kind = w.kind AND p.blind = w.blind
+                LIMIT 1
+                  FOR SHARE OF k) AS found
 )
 SELECT (SELECT now FROM clock) AS now,
        (SELECT max(version) FROM policy WHERE tenant_id = $1) AS policy_version,
        (SELECT array_agg(key) FROM wanted WHERE NOT is_free) AS busy,
-       (SELECT array_agg(r.key) FROM wanted w JOIN receipt r ON r.tenant_id = $1 AND r.key = w.key) AS answered,
+       (SELECT array_agg(key) FROM wanted WHERE is_answered) AS answered,
        (SELECT jsonb_agg(jsonb_build_array(kind, encode(blind, 'hex'), complainant_id, encode(wrapped_key, 'hex')))
           FROM known) AS known,
-       (SELECT jsonb_agg(jsonb_build_array(c.complaint_id, c.received_at, c.duplicate_of, c.words, c.complainant_id))
-          FROM complaint c
-         WHERE c.tenant_id = $1 AND c.received_at >= (SELECT now - $5::interval FROM clock)
-           AND c.complainant_id IN (SELECT complainant_id FROM known)) AS earlier"""
+       (SELECT jsonb_agg(jsonb_build_array(complaint_id, received_at, duplicate_of, words, complainant_id))
+          FROM (SELECT DISTINCT complainant_id FROM known) AS person
+               CROSS JOIN LATERAL (
+                   SELECT c.complaint_id, c.received_at, c.duplicate_of, c.words
+                     FROM complaint c
+                    WHERE c.tenant_id = $1 AND c.complainant_id = person.complainant_id
+                      AND c.received_at >= (SELECT now - $5::interval FROM clock)
+                   OFFSET 0) AS lately) AS earlier"""
 
 ANSWERED = """
 SELECT r.key, r.request_sha256, c.complaint_id, c.number, c.received_at, c.duplicate_of, c.policy_version
