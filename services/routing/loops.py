@@ -80,16 +80,10 @@ class Loops:
     async def refresh(self) -> float | None:
         """Look anew at cases of live tenants that have changed by themselves: columns, assignee, counts that a breach causes."""
         async with self.runtime.db.worker_tx(LIVE) as tx:
-            due = await clocks.due_live(tx, self.settings.refresh_batch)
-        by_tenant: dict[UUID, list[Due]] = defaultdict(list)
-        for each in due:
-            by_tenant[each.tenant_id].append(each)
-        for mine in by_tenant.values():
-            # A tick waits for whoever is stamping, until their commit: no transaction is to last long.
-            for start in range(0, len(mine), REFRESHED_TOGETHER):
-                await refreshing.look_anew(
-                    parts.of(self.runtime).desk, self.runtime.db, mine[start : start + REFRESHED_TOGETHER]
-                )
+            due = await clocks.due_live(tx, self.settings.refresh_batch, REFRESHED_TOGETHER)
+        # A tick waits for whoever is stamping, until their commit: no transaction is to last long.
+        for together in in_turns(due, REFRESHED_TOGETHER):
+            await refreshing.look_anew(parts.of(self.runtime).desk, self.runtime.db, together)
         return 0 if len(due) == self.settings.refresh_batch else None
 
     async def test_clocks(self) -> float | None:
@@ -139,6 +133,16 @@ class Loops:
                 writing = await desk.begin(tx, case_id)
                 if writing is not None:
                     await desk.save(writing)
+
+
+def in_turns(due: Sequence[Due], number: int) -> list[list[Due]]:
+    """Cases of one tenant each, `number` at most: everybody's first before anybody's second."""
+    by_tenant: dict[UUID, list[Due]] = defaultdict(list)
+    for each in due:
+        by_tenant[each.tenant_id].append(each)
+    starts = range(0, max(map(len, by_tenant.values()), default=0), number)
+    turns = [mine[start : start + number] for start in starts for mine in by_tenant.values()]
+    return [turn for turn in turns if turn]
 
 
 def loops(runtime: Runtime[RoutingSettings]) -> Sequence[Loop]:

@@ -23,6 +23,7 @@ COMMAND_KINDS: Final = ENTRY_KINDS - SYSTEM_KINDS
 _MAX_TEXT: Final = 500
 _MAX_ITEMS: Final = 200
 _MAX_DEPTH: Final = 6
+_YEARS: Final = range(1970, 2199)
 _MONEY: Final = re.compile(r"-?\d{1,15}(\.\d{1,4})?")
 
 
@@ -116,7 +117,10 @@ def _scalar(kind: str, value: Any, exponent: int) -> str | None:
                 else f"the currency has {exponent} decimals"
             )
         case "instant":
-            return None if instant(value) is not None else "an instant is RFC 3339 with its offset"
+            at = instant(value)
+            if at is None:
+                return "an instant is RFC 3339 with its offset"
+            return None if at.year in _YEARS else f"an instant lies between {_YEARS[0]} and {_YEARS[-1]}"
         case "date":
             return None if _is_date(value) else "a date is YYYY-MM-DD"
     return _bounded(value, 0)

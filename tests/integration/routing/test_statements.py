@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+from uuid import UUID
+
 import asyncpg
 import pytest
 
+from services.routing.loops import in_turns
 from services.routing.repository import assignments, cases, clocks, moves, staff, worklist
 from tests.infra import Database
 
@@ -35,6 +39,7 @@ def test_every_statement_about_a_tenant_names_the_tenant() -> None:
         "clocks.NOTE_TICK",
         "clocks.PACE",
         "clocks.DUE_LIVE",
+        "clocks.DUE_OF_EACH",
         "clocks.SANDBOXES_DUE",
         "clocks.RUNNING_OPERATIONS",
     }
@@ -59,6 +64,39 @@ async def test_the_work_list_is_read_from_its_index(database: Database) -> None:
         plan = await connection.fetch("EXPLAIN " + _inlined(worklist.OPEN_COMPLAINTS))
         assert "case_work" in "\n".join(row[0] for row in plan)
     finally:
+        await connection.close()
+
+
+async def test_a_tenant_with_much_that_is_due_leaves_room_for_the_others(database: Database) -> None:
+    busy, quiet = UUID(int=2), UUID(int=3)
+    connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "routing"})
+    undone = connection.transaction()
+    await undone.start()
+    try:
+        for tenant_id, number, ago in ((busy, 200, "2 hours"), (quiet, 3, "1 hour")):
+            await connection.execute(
+                """WITH made AS (
+                       INSERT INTO "case" (tenant_id, case_id, kind, policy_version, current_policy_version, version, state,
+                                           received_at, changed_at)
+                       SELECT $1, gen_random_uuid(), 'complaint', 1, 1, 1, 'received', now(), now()
+                         FROM generate_series(1, $2::integer)
+                       RETURNING case_id)
+                   INSERT INTO wake_up (tenant_id, case_id, wake_at, sandbox)
+                   SELECT $1, case_id, (SELECT at FROM live_tick) - $3::text::interval, false FROM made""",
+                tenant_id,
+                number,
+                ago,
+            )
+        tx: Any = connection  # a repository asks no more of it than to fetch
+        due = await clocks.due_live(tx, 50, 8)
+        assert [each.tenant_id for each in due].count(quiet) == 3
+        assert len({each.case_id for each in due}) == 50
+        turns = in_turns(due, 8)
+        assert [{each.tenant_id for each in turn} for turn in turns[:2]] in ([{busy}, {quiet}], [{quiet}, {busy}])
+        assert sum(map(len, turns)) == 50
+        assert {len(turn) for turn in turns} <= {8, 7, 3}
+    finally:
+        await undone.rollback()
         await connection.close()
 
 
