@@ -42,6 +42,7 @@ from shared.solitude import room
 from shared.telemetry import Metrics, continued_trace, describe, error_text
 
 Handler = Callable[[Any, Tx], Awaitable[None]]
+Together = Callable[[Sequence[Any], Tx], Awaitable[None]]
 
 BATCH = 100  # messages in one transaction
 FAIR_BATCH = 25  # while several tenants wait
@@ -137,6 +138,8 @@ class Consumer:
         handlers: by message class.
         name: the durable's name, `<service>-on-<noun>`, or `<service>-on-<producer>` unless given. Two consumers of one service on one
             stream need two names.
+        together: called with a group's new messages before the first is handled: what can be stored or looked up for all of them in one
+            statement. What it leaves for the handlers goes into `tx.kept`. It may be called with one message, and a second time.
     """
 
     def __init__(
@@ -147,11 +150,13 @@ class Consumer:
         *,
         handlers: Mapping[type[Any], Handler],
         name: str | None = None,
+        together: Together | None = None,
     ) -> None:
         self.service = service
         self.stream = stream_of(stream)
         self.name = name or f"{service}-on-{stream.lower()}"
         self.handlers = dict(handlers)
+        self.together = together
         self.subjects = (
             list(subjects) if subjects else sorted({kind.SUBJECT.format(tenant_id="*") for kind in handlers})
         )
@@ -457,13 +462,18 @@ class Consumer:
                 tx, [each.message.message_id for each in group if each.message is not None and not careful]
             )
             fail_points.reach("consumer.claimed")
+            if new:
+                once = {each.message.message_id: each for each in group if each.message is not None}
+                await self._prepare([each for key, each in once.items() if key in new], tx, seconds)
             for delivery in group:
                 try:
                     if careful:
                         async with tx.transaction():
                             assert delivery.message is not None
                             if await self._claim(tx, [delivery.message.message_id]):
+                                await self._prepare([delivery], tx, SINGLE_SECONDS)
                                 await self._handle(delivery, tx, SINGLE_SECONDS)
+                                await self._finish(delivery, tx)
                     elif delivery.message is not None and delivery.message.message_id in new:
                         new.discard(delivery.message.message_id)
                         await self._handle(delivery, tx, seconds)
@@ -471,6 +481,7 @@ class Consumer:
                     if not careful:
                         raise
                     faults.append(error)
+            await self._finish(group[0], tx)
             at_fault = {each.delivery for each in faults}
             again = [each.key for each in group if each.times >= 2 and each not in at_fault]
             if again:
@@ -483,6 +494,27 @@ class Consumer:
         if not ids:
             return set()
         return {row["message_id"] for row in await tx.fetch(CLAIM, tx.tenant_id, self.name, ids)}
+
+    async def _prepare(self, fresh: Sequence[Delivery], tx: Tx, seconds: float) -> None:
+        """Do what can be done for several messages at once; each of them may be at fault when it fails."""
+        if self.together is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self.together([each.message for each in fresh], tx)
+        except Exception as error:
+            if _is_outage(error):
+                raise
+            raise AtFaultError(fresh[0], error) from error
+
+    async def _finish(self, delivery: Delivery, tx: Tx) -> None:
+        """Store what the handlers left to the end; likewise."""
+        try:
+            await tx.finish()
+        except Exception as error:
+            if _is_outage(error):
+                raise
+            raise AtFaultError(delivery, error) from error
 
     async def _handle(self, delivery: Delivery, tx: Tx, seconds: float) -> None:
         """Run the handler within its deadline. Raises AtFaultError, or what shows an outage as it is."""
@@ -514,6 +546,8 @@ class Consumer:
             if await self._claim(tx, [message.message_id]):
                 with continued_trace(message.traceparent):
                     async with asyncio.timeout(GROUP_SECONDS):
+                        if self.together is not None:
+                            await self.together([message], tx)
                         await self.handlers[type(message)](message, tx)
 
     # -- failing ---------------------------------------------------------------------------------------------------------------

@@ -70,11 +70,13 @@ class Tx:
     For many rows, INSERT ... SELECT FROM unnest(...): PostgreSQL refuses COPY into tables under row-level security.
     """
 
-    __slots__ = ("_after", "_connection", "_last", "_savepoints", "database", "tenant_id")
+    __slots__ = ("_after", "_connection", "_last", "_savepoints", "database", "kept", "tenant_id")
 
     def __init__(self, database: Database, connection: Any, tenant_id: UUID) -> None:
         self.database = database
         self.tenant_id = tenant_id
+        # What its statements found, for those that follow; gone with a savepoint that is undone.
+        self.kept: dict[str, Any] = {}
         self._connection = connection
         self._after: list[Callable[[], object]] = []
         self._last: dict[Callable[[Tx, Sequence[Any]], Awaitable[None]], list[Any]] = {}
@@ -112,6 +114,7 @@ class Tx:
             await self.finish()
         except BaseException:
             self._last.clear()
+            self.kept.clear()
             await self._connection.execute(f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
             raise
         await self._connection.execute(f"RELEASE SAVEPOINT {name}")

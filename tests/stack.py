@@ -85,11 +85,15 @@ class Stack:
                 self.running.remove(service)
                 await service.stop()
 
-    def hearing(self, handler: Any = record, environ: Mapping[str, str] | None = None, **changes: str) -> Any:
+    def hearing(
+        self, handler: Any = record, environ: Mapping[str, str] | None = None, *, together: Any = None, **changes: str
+    ) -> Any:
         """sla with one consumer of intake's requests."""
 
         def consumers(_: Runtime[Any]) -> list[Consumer]:
-            return [Consumer("sla", "intake", handlers={EntryRequested: handler}, name="sla-on-entry")]
+            return [
+                Consumer("sla", "intake", handlers={EntryRequested: handler}, name="sla-on-entry", together=together)
+            ]
 
         return self.service("sla", consumers, environ={**(environ or {}), **changes})
 

@@ -23,7 +23,7 @@ from services.notify.domain.cloud_events import TEST_TYPE, is_pattern
 from services.notify.domain.messages import SUBSCRIBERS
 from services.notify.handlers import TEST_RULE, Handlers, delivery_id, store
 from services.notify.parts import Parts, endpoint_place, provider_place
-from services.notify.repository import NewDelivery
+from services.notify.repository import NewDelivery, NewEvent
 from services.notify.telling import tell_changes
 from shared import webhooks
 from shared.auth import Caller, public, requires
@@ -282,10 +282,8 @@ async def _test(tx: Tx, runtime: Runtime[Any], row: Record) -> views.Queued:
     endpoint_id: UUID = row["endpoint_id"]
     event_id, at = new_id(), await now_in(tx)
     tenant = await runtime.reference.tenant(tx.tenant_id)
-    await repository.add_event(
-        tx,
-        tx.tenant_id,
-        event_id,
+    event = NewEvent(
+        event_id=event_id,
         kind=TEST_TYPE,
         case_id=None,
         number="",
@@ -294,16 +292,18 @@ async def _test(tx: Tx, runtime: Runtime[Any], row: Record) -> views.Queued:
         body={"endpoint_id": str(endpoint_id)},
     )
     new = NewDelivery(
+        event_id=event_id,
         delivery_id=delivery_id(tx.tenant_id, event_id, TEST_RULE, SUBSCRIBERS, str(endpoint_id), "webhook"),
+        case_id=None,
         rule=TEST_RULE,
         audience=SUBSCRIBERS,
         addressee=str(endpoint_id),
         channel="webhook",
         state="queued",
+        at=at,
         due_at=at,
     )
-    await store(tx, event_id, None, at, [new], sandbox=tenant.sandbox)
-    tx.after_commit(lambda: runtime.wake("sender"))
+    await store(tx, runtime, [event], [new], sandbox=tenant.sandbox)
     return views.Queued(delivery_id=new.delivery_id)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,12 +19,14 @@ from services.notify import repository
 from services.notify.channels.webhook import Secret
 from services.notify.domain import moments
 from services.notify.domain.cloud_events import MESSAGE_TYPE, is_wanted
-from services.notify.domain.messages import SUBSCRIBERS, Wanted, is_told, messages
+from services.notify.domain.messages import SUBSCRIBERS, Channel, Wanted, is_told, messages
 from services.notify.domain.moments import Moment
+from services.notify.domain.outcomes import State
 from services.notify.domain.wording import values
+from services.notify.endings import endings
 from services.notify.parts import Parts, endpoint_place
-from services.notify.repository import NewDelivery, Timeline
-from services.notify.telling import tell_changes
+from services.notify.repository import NewDelivery, NewEvent, Timeline
+from services.notify.telling import tell, tell_changes
 from shared import fail_points, webhooks
 from shared.consuming import Consumer
 from shared.database import Tx
@@ -36,6 +40,7 @@ from shared.policy.quiet_hours import held_until, parse_quiet_hours
 from shared.reference import Reference, Tenant
 from shared.service import Runtime
 from shared.time_source import now_in
+from shared.tracing import traceparent
 
 ENDPOINTS_FRESH_SECONDS = 2.0  # a changed endpoint is known everywhere after so long
 EVENT_RULE = "event"
@@ -44,12 +49,32 @@ EVENT_RULE = "event"
 TEST_RULE = "test"
 """The rule of an event that somebody sends to try an endpoint."""
 
+GATHERED = "notify.gathered"
+NOTHING_YET = Timeline(case_kind="complaint", policy_version=0, number="", entries=())
+
 log = structlog.get_logger()
 
 
 class Subscription(Struct, frozen=True):
     endpoint_id: UUID
     events: tuple[str, ...]
+
+
+class Telling(Struct, frozen=True):
+    """An event with its deliveries, until the end of the transaction."""
+
+    event: NewEvent
+    deliveries: list[NewDelivery]
+    sandbox: bool
+    traceparent: str | None
+
+
+class Gathered(Struct):
+    """What is known of a group of messages once its entries are stored."""
+
+    new: set[tuple[UUID, int]]  # case and seq of entries that had not arrived before, and are still to be looked at
+    cases: list[UUID]  # that the group is about
+    timelines: dict[UUID, Timeline] | None = None
 
 
 class Happening(Struct, frozen=True, kw_only=True):
@@ -76,11 +101,18 @@ class Handlers:
         return [
             *self._reference.consumers("notify"),
             Consumer("notify", "intake", name="notify-on-intake", handlers={TenantChanged: self.on_tenant}),
-            Consumer("notify", "routing", name="notify-on-entry", handlers={EntryAppended: self.on_entry}),
+            Consumer(
+                "notify",
+                "routing",
+                name="notify-on-entry",
+                handlers={EntryAppended: self.on_entry},
+                together=self.gather,
+            ),
             Consumer(
                 "notify",
                 "sla",
                 name="notify-on-sla",
+                together=self.gather,
                 handlers={
                     AnnouncementMade: self.on_announcement,
                     PenaltyPosted: self.on_penalty,
@@ -95,20 +127,20 @@ class Handlers:
 
     # -- what happened ---------------------------------------------------------------------------------------------------
 
+    async def gather(self, messages: Sequence[Any], tx: Tx) -> None:
+        """Store the entries of a group of messages in one statement."""
+        entries = [each for each in messages if isinstance(each, EntryAppended)]
+        tx.kept[GATHERED] = Gathered(
+            new=await repository.add_entries(tx, tx.tenant_id, entries) if entries else set(),
+            cases=list({each.case_id for each in messages if not isinstance(each, ClockSettled)}),
+        )
+
     async def on_entry(self, message: EntryAppended, tx: Tx) -> None:
         entry = message.entry
-        new = await repository.add_entry(
-            tx,
-            tx.tenant_id,
-            message.case_id,
-            entry,
-            case_kind=message.case_kind,
-            policy_version=message.policy_version,
-            number=message.number,
-            silent=message.silent,
-        )
-        if not new:
+        new = _gathered(tx).new
+        if (message.case_id, entry.seq) not in new:
             return
+        new.discard((message.case_id, entry.seq))
         await self._tell(
             Happening(
                 message=message,
@@ -126,6 +158,7 @@ class Handlers:
     async def on_announcement(self, message: AnnouncementMade, tx: Tx) -> None:
         effect = message.effect
         if message.withdrawn:
+            await tx.finish()  # what earlier messages of the group queued can be withdrawn, too
             withdrawn = await repository.suppress_withdrawn(tx, tx.tenant_id, message.case_id, effect.key)
             await tell_changes(tx, withdrawn, at=message.at)
         await self._tell(
@@ -176,20 +209,29 @@ class Handlers:
         wanted += await self._by_rules(what, tenant, subscriptions, tx)
         if not wanted:
             return
-        await repository.add_event(
-            tx,
-            tx.tenant_id,
-            what.message.message_id,
+        message = what.message
+        event = NewEvent(
+            event_id=message.message_id,
             kind=names[0],
             case_id=what.case_id,
             number=what.number,
             source=what.moment.source,
             at=what.moment.at,
-            body=_told(what.message),
+            body=_told(message),
         )
-        await store(tx, what.message.message_id, what.case_id, what.moment.at, wanted, sandbox=tenant.sandbox)
+        tx.at_the_end(self._store).append(Telling(event, wanted, tenant.sandbox, traceparent()))
+
+    async def _store(self, tx: Tx, told: Sequence[Telling]) -> None:
+        """Store what a transaction's messages call for in one statement, and tell what is over already."""
+        await store(
+            tx,
+            self._runtime,
+            [each.event for each in told],
+            [delivery for each in told for delivery in each.deliveries],
+            sandbox=told[0].sandbox,
+            traces={each.event.event_id: each.traceparent for each in told},
+        )
         fail_points.reach("notify.stored")
-        tx.after_commit(lambda: self._runtime.wake("sender"))
 
     async def _by_rules(
         self, what: Happening, tenant: Tenant, subscriptions: Sequence[Subscription], tx: Tx
@@ -204,14 +246,15 @@ class Handlers:
                 await self._reference.policy(tx.tenant_id, newest), what.moment
             ):
                 return []
-        timeline = await repository.timeline(tx, tx.tenant_id, what.case_id)
+        timeline = await self._timeline(what, tx)
         if timeline.complete_to < what.seq or (what.case_kind == "complaint" and not timeline.entries):
             raise NotYetError("earlier entries of the case have not arrived")
         case = await self._case(what, timeline, tx.tenant_id)
         standing = case.standing(max(what.moment.at, case.at or what.moment.at))
-        fields = values(case, standing, what.moment, what.number or timeline.number)
-        found = []
+        found: list[NewDelivery] = []
+        fields: dict[str, Any] = {}
         for each in messages(case, what.moment, standing):
+            fields = fields or values(case, standing, what.moment, what.number or timeline.number)
             held = await self._held(each, what.moment.at, tenant, tx)
             if each.channel != "webhook":
                 found.append(
@@ -242,6 +285,20 @@ class Handlers:
                 if is_wanted(subscription.events, (MESSAGE_TYPE, *what.moment.triggers))
             ]
         return found
+
+    async def _timeline(self, what: Happening, tx: Tx) -> Timeline:
+        """The case's timeline as far as it has arrived; those of a group are read together, when the first is asked for."""
+        if what.seq == 1 and isinstance(what.message, EntryAppended):
+            return Timeline(
+                case_kind=what.case_kind,
+                policy_version=what.policy_version,
+                number=what.number,
+                entries=(what.message.entry,),
+            )
+        gathered = _gathered(tx)
+        if gathered.timelines is None:
+            gathered.timelines = await repository.timelines(tx, tx.tenant_id, gathered.cases)
+        return gathered.timelines.get(what.case_id, NOTHING_YET)
 
     async def _case(self, what: Happening, timeline: Timeline, tenant_id: UUID) -> Case:
         """The case as it was at the moment."""
@@ -276,31 +333,31 @@ class Handlers:
         rule: str,
         audience: str,
         addressee: str,
-        channel: str,
+        channel: Channel,
         *,
         version: int | None = None,
         fields: dict[str, Any] | None = None,
         held: datetime | None = None,
     ) -> NewDelivery:
-        state, reason = ("held", "quiet_hours") if held else ("queued", "")
+        state: State = "held" if held else "queued"
+        reason = "quiet_hours" if held else ""
         if what.silent:
             state, reason = "suppressed", "silent"
-        return msgspec.convert(
-            {
-                "delivery_id": delivery_id(
-                    what.message.tenant_id, what.message.message_id, rule, audience, addressee, channel
-                ),
-                "rule": rule,
-                "audience": audience,
-                "addressee": addressee,
-                "channel": channel,
-                "state": state,
-                "reason": reason,
-                "due_at": held or what.moment.at,
-                "policy_version": version,
-                "fields": fields or {},
-            },
-            NewDelivery,
+        message = what.message
+        return NewDelivery(
+            event_id=message.message_id,
+            delivery_id=delivery_id(message.tenant_id, message.message_id, rule, audience, addressee, channel),
+            case_id=what.case_id,
+            rule=rule,
+            audience=audience,
+            addressee=addressee,
+            channel=channel,
+            state=state,
+            reason=reason,
+            at=what.moment.at,
+            due_at=held or what.moment.at,
+            policy_version=version,
+            fields=fields or {},
         )
 
     # -- what is known of the tenant ---------------------------------------------------------------------------------------
@@ -360,6 +417,11 @@ class Handlers:
         tx.after_commit(lambda: self.forget_subscriptions(message.tenant_id))
 
 
+def _gathered(tx: Tx) -> Gathered:
+    found: Gathered = tx.kept[GATHERED]
+    return found
+
+
 def delivery_id(tenant_id: UUID, event_id: UUID, rule: str, audience: str, addressee: str, channel: str) -> UUID:
     """The same message to the same recipient on the same channel has the same id, however often it is worked out."""
     return derived_id("delivery", tenant_id, event_id, rule, audience, addressee, channel)
@@ -367,17 +429,34 @@ def delivery_id(tenant_id: UUID, event_id: UUID, rule: str, audience: str, addre
 
 async def store(
     tx: Tx,
-    event_id: UUID,
-    case_id: UUID | None,
-    at: datetime,
-    wanted: Sequence[NewDelivery],
+    runtime: Runtime[Any],
+    events: Sequence[NewEvent],
+    deliveries: Sequence[NewDelivery],
     *,
     sandbox: bool,
+    traces: Mapping[UUID, str | None] = MappingProxyType({}),
 ) -> None:
-    """Store deliveries, and tell what became of those that are not simply queued."""
-    new = await repository.add_deliveries(tx, tx.tenant_id, event_id, case_id, at, wanted, sandbox=sandbox)
-    told = [each.delivery_id for each in wanted if each.delivery_id in new and each.state != "queued"]
-    await tell_changes(tx, told, at=at)
+    """Store events with their deliveries, wake the sender for what is queued, and tell what became of the rest.
+
+    Args:
+        traces: what each event belongs to, so that what is told of it later is found under it.
+    """
+    rows = await repository.add_deliveries(tx, tx.tenant_id, events, deliveries, sandbox=sandbox)
+    wanted = {each.delivery_id: each for each in deliveries}
+    over: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if row["state"] == "queued":
+            continue
+        delivery = wanted[row["delivery_id"]]
+        at = delivery.at
+        if row["state"] == "dead":  # decided here and now
+            at = delivery.due_at if sandbox else row["now"]
+            over[row["channel"], row["reason"]] += 1
+        await tell(tx, row, at, traces.get(delivery.event_id))
+    if any(row["state"] == "queued" for row in rows):
+        tx.after_commit(lambda: runtime.wake("sender"))
+    if over:
+        tx.after_commit(lambda: endings(runtime).count_dead(over))
 
 
 def _told(message: Message) -> dict[str, Any]:

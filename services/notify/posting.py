@@ -73,7 +73,7 @@ class Poster:
         endpoint, at = loaded.row, at_of(loaded.delivery, tenant, loaded.now)
         if not endpoint["endpoint_active"]:
             reason = "endpoint_deleted" if endpoint["endpoint_id"] is None else "endpoint_stopped"
-            await self._recorder.end(tx, claim, loaded.delivery, Ended("suppressed", reason), at)
+            await self._recorder.end(tx, claim, loaded.delivery, tenant, Ended("suppressed", reason))
             return None
         attempt, attempts = await repository.begin_attempt(
             tx, claim, recipient=str(endpoint["endpoint_id"]), provider_id=None, key=claim.delivery_id, at=at

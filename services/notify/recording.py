@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from services.notify import repository
 from services.notify.domain.outcomes import WAITS, Next, Result, State, after, backoff
+from services.notify.endings import endings
 from services.notify.parts import Parts
 from services.notify.repository import Claim, Delivery
 from services.notify.telling import tell, tell_changes
@@ -49,9 +50,7 @@ class Recorder:
 
     def __init__(self, runtime: Runtime[Any]) -> None:
         self._runtime = runtime
-        self._ended = runtime.metrics.counter(
-            "deliveries_ended", "Deliveries by what became of them.", "channel", "state"
-        )
+        self._endings = endings(runtime)
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     def follow(
@@ -90,20 +89,20 @@ class Recorder:
         await tell(tx, row, row["told_at"])
         fail_points.reach("notify.recorded")
         if following.wait is None:
-            self._count(delivery, following.state, following.reason)
+            self._endings.count(delivery.channel, following.state, following.reason)
 
     async def stop(self, claim: Claim, delivery: Delivery, tenant: Tenant, why: Ended | Later) -> None:
         """End a delivery without an attempt, or put it off."""
         async with self._runtime.db.worker_tx(claim.tenant_id) as tx:
-            now = await repository.holds(tx, claim)
-            if now is None:
-                return
-            at = at_of(delivery, tenant, now)
             if isinstance(why, Ended):
-                await self.end(tx, claim, delivery, why, at)
+                await self.end(tx, claim, delivery, tenant, why)
             elif claim.fence > MOST_TRIES:
-                await self.end(tx, claim, delivery, Ended("dead", why.reason), at)
+                await self.end(tx, claim, delivery, tenant, Ended("dead", why.reason))
             else:
+                now = await repository.holds(tx, claim)
+                if now is None:
+                    return
+                at = at_of(delivery, tenant, now)
                 await repository.change(tx, claim.tenant_id, claim.delivery_id, "queued", at, reason=why.reason)
                 tries = min(claim.fence, len(WAITS[delivery.channel]))
                 wait = backoff(delivery.channel, tries, self._random.random(), self._scale(tenant))
@@ -115,18 +114,25 @@ class Recorder:
         tx: Tx,
         claim: Claim,
         delivery: Delivery,
+        tenant: Tenant,
         ended: Ended,
-        at: datetime,
         *,
         provider_ref: str | None = None,
     ) -> None:
-        """Put a delivery into its last state, in a transaction that holds the claim."""
-        await repository.change(
-            tx, claim.tenant_id, claim.delivery_id, ended.state, at, reason=ended.reason, provider_ref=provider_ref
+        """Put a delivery into its last state."""
+        row = await repository.end(
+            tx,
+            claim,
+            ended.state,
+            reason=ended.reason,
+            provider_ref=provider_ref,
+            at=delivery.due_at if tenant.sandbox else None,
         )
-        await repository.leave_queue(tx, claim.tenant_id, claim.delivery_id)
-        await tell_changes(tx, [claim.delivery_id], at=at)
-        self._count(delivery, ended.state, ended.reason)
+        if row is None:
+            log.warning("lease_lost")
+            return
+        await tell(tx, row, row["told_at"])
+        self._endings.count(delivery.channel, ended.state, ended.reason)
 
     async def hold(self, tx: Tx, claim: Claim, tenant: Tenant, held: Held) -> None:
         """Hold a delivery back, in a transaction that holds the claim."""
@@ -137,10 +143,6 @@ class Recorder:
     def _scale(self, tenant: Tenant) -> float:
         parts: Parts = self._runtime.parts["notify"]
         return parts.settings.sandbox_retry_scale if tenant.sandbox else parts.settings.retry_scale
-
-    def _count(self, delivery: Delivery, state: State, reason: str) -> None:
-        self._ended.labels("notify", delivery.channel, state).inc()
-        (log.warning if state in ("dead", "failed") else log.info)("delivery_ended", state=state, reason=reason)
 
 
 def at_of(delivery: Delivery, tenant: Tenant, now: datetime) -> datetime:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -13,19 +15,22 @@ from services.notify.domain.messages import Channel
 from services.notify.domain.outcomes import Outcome, State
 from shared.database import Record, Tx
 from shared.engine.model import Entry
+from shared.messages import EntryAppended
 
 # -- timelines ---------------------------------------------------------------------------------------------------------
 
-ADD_ENTRY = """
+ADD_ENTRIES = """
 INSERT INTO entry (tenant_id, case_id, seq, case_kind, policy_version, number, silent, body)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-    ON CONFLICT (tenant_id, case_id, seq) DO NOTHING"""
+SELECT $1, *
+  FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::integer[], $6::text[], $7::boolean[], $8::jsonb[])
+    ON CONFLICT (tenant_id, case_id, seq) DO NOTHING
+RETURNING case_id, seq"""
 
-TIMELINE = """
-SELECT seq, case_kind, policy_version, number, silent, body
+TIMELINES = """
+SELECT case_id, seq, case_kind, policy_version, number, body
   FROM entry
- WHERE tenant_id = $1 AND case_id = $2
- ORDER BY seq"""
+ WHERE tenant_id = $1 AND case_id = ANY ($2::uuid[])
+ ORDER BY case_id, seq"""
 
 CASE_SEQ = """
 SELECT max(seq)
@@ -39,7 +44,6 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     case_kind: str
     policy_version: int
     number: str
-    silent: bool
     entries: tuple[Entry, ...]
 
     @property
@@ -47,24 +51,29 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
         return self.entries[-1].seq if self.entries else 0
 
 
-async def add_entry(
-    tx: Tx,
-    tenant_id: UUID,
-    case_id: UUID,
-    entry: Entry,
-    *,
-    case_kind: str,
-    policy_version: int,
-    number: str,
-    silent: bool,
-) -> bool:
-    """Store one line once; return whether it was new."""
-    tag = await tx.execute(ADD_ENTRY, tenant_id, case_id, entry.seq, case_kind, policy_version, number, silent, entry)
-    return tag == "INSERT 0 1"
+async def add_entries(tx: Tx, tenant_id: UUID, messages: Sequence[EntryAppended]) -> set[tuple[UUID, int]]:
+    """Store lines, each once; return case and seq of those that were new."""
+    rows = await tx.fetch(
+        ADD_ENTRIES,
+        tenant_id,
+        [each.case_id for each in messages],
+        [each.entry.seq for each in messages],
+        [each.case_kind for each in messages],
+        [each.policy_version for each in messages],
+        [each.number for each in messages],
+        [each.silent for each in messages],
+        [each.entry for each in messages],
+    )
+    return {(row["case_id"], row["seq"]) for row in rows}
 
 
-async def timeline(tx: Tx, tenant_id: UUID, case_id: UUID) -> Timeline:
-    rows = await tx.fetch(TIMELINE, tenant_id, case_id)
+async def timelines(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> dict[UUID, Timeline]:
+    """The timelines of these cases; one of which nothing has arrived is missing."""
+    rows = await tx.fetch(TIMELINES, tenant_id, list(case_ids))
+    return {case_id: _timeline(list(lines)) for case_id, lines in groupby(rows, itemgetter("case_id"))}
+
+
+def _timeline(rows: Sequence[Record]) -> Timeline:
     entries = []
     for expected, row in enumerate(rows, start=1):
         if row["seq"] != expected:
@@ -75,7 +84,6 @@ async def timeline(tx: Tx, tenant_id: UUID, case_id: UUID) -> Timeline:
         case_kind=first["case_kind"] if first else "complaint",
         policy_version=first["policy_version"] if first else 0,
         number=first["number"] if first else "",
-        silent=bool(first["silent"]) if first else False,
         entries=tuple(entries),
     )
 
@@ -88,32 +96,41 @@ async def case_seq(tx: Tx, tenant_id: UUID, case_id: UUID) -> int | None:
 
 # -- events and deliveries ---------------------------------------------------------------------------------------------
 
-ADD_EVENT = """
-INSERT INTO event (tenant_id, event_id, type, case_id, number, source, at, body)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-    ON CONFLICT (tenant_id, event_id) DO NOTHING"""
-
+# Events with their deliveries and what is queued of them. A message that no provider of the tenant could send is over before it begins; a
+# person may have it sent later.
 ADD_DELIVERIES = """
-WITH added AS (
+WITH told AS (
+    INSERT INTO event (tenant_id, event_id, type, case_id, number, source, at, body)
+    SELECT $1, *
+      FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[])
+        ON CONFLICT (tenant_id, event_id) DO NOTHING
+), wanted AS (
+    SELECT new.*,
+           new.state = 'queued' AND new.channel <> 'webhook' AND NOT EXISTS (
+               SELECT
+                 FROM provider
+                WHERE provider.tenant_id = $1 AND provider.channel = new.channel AND provider.active) AS is_unsendable
+      FROM unnest($9::uuid[], $10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::text[], $15::text[], $16::integer[], $17::jsonb[],
+                  $18::text[], $19::text[], $20::timestamptz[], $21::timestamptz[])
+        AS new (event_id, delivery_id, case_id, rule, audience, addressee, channel, policy_version, fields, state, reason, at, due_at)
+), added AS (
     INSERT INTO delivery (tenant_id, delivery_id, event_id, case_id, rule, audience, addressee, channel, policy_version,
                           fields, state, reason, at, due_at, ended_at)
-    SELECT $1, new.delivery_id, $2, $3, new.rule, new.audience, new.addressee, new.channel, new.policy_version,
-           new.fields, new.state, new.reason, $4, new.due_at,
-           CASE WHEN new.state IN ('queued', 'held') THEN NULL ELSE clock_timestamp() END
-      FROM unnest($5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::integer[], $11::jsonb[], $12::text[],
-                  $13::text[], $14::timestamptz[])
-        AS new (delivery_id, rule, audience, addressee, channel, policy_version, fields, state, reason, due_at)
+    SELECT $1, delivery_id, event_id, case_id, rule, audience, addressee, channel, policy_version, fields,
+           CASE WHEN is_unsendable THEN 'dead' ELSE state END, CASE WHEN is_unsendable THEN 'no_provider' ELSE reason END, at, due_at,
+           CASE WHEN is_unsendable OR state NOT IN ('queued', 'held') THEN clock_timestamp() END
+      FROM wanted
         ON CONFLICT DO NOTHING
-    RETURNING delivery_id, state, due_at
+    RETURNING tenant_id, delivery_id, case_id, rule, audience, channel, state, reason, attempts, round, due_at
 ), queued AS (
     INSERT INTO delivery_queue (tenant_id, delivery_id, wake_at, held_until)
     SELECT $1, delivery_id,
-           CASE WHEN state = 'queued' THEN clock_timestamp() WHEN $15 THEN 'infinity' ELSE due_at END,
-           CASE WHEN state = 'held' AND $15 THEN due_at END
+           CASE WHEN state = 'queued' THEN clock_timestamp() WHEN $22 THEN 'infinity' ELSE due_at END,
+           CASE WHEN state = 'held' AND $22 THEN due_at END
       FROM added
      WHERE state IN ('queued', 'held')
 )
-SELECT delivery_id, state
+SELECT tenant_id, delivery_id, case_id, rule, audience, channel, state, reason, attempts, round, due_at, clock_timestamp() AS now
   FROM added"""
 
 SUPPRESS_WITHDRAWN = """
@@ -193,55 +210,55 @@ SELECT tenant_id, delivery_id, clock_timestamp()
 RETURNING delivery_id"""
 
 
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that somebody is told of."""
+
+    event_id: UUID
+    kind: str
+    case_id: UUID | None
+    number: str
+    source: str
+    at: datetime
+    body: Any
+
+
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    event_id: UUID
     delivery_id: UUID
+    case_id: UUID | None
     rule: str
     audience: str
     addressee: str
     channel: Channel
     state: State
+    at: datetime  # the event's
     due_at: datetime  # in the tenant's time
     reason: str = ""
     policy_version: int | None = None
     fields: dict[str, Any] = {}
 
 
-async def add_event(
-    tx: Tx,
-    tenant_id: UUID,
-    event_id: UUID,
-    *,
-    kind: str,
-    case_id: UUID | None,
-    number: str,
-    source: str,
-    at: datetime,
-    body: Any,
-) -> None:
-    await tx.execute(ADD_EVENT, tenant_id, event_id, kind, case_id, number, source, at, body)
-
-
 async def add_deliveries(
-    tx: Tx,
-    tenant_id: UUID,
-    event_id: UUID,
-    case_id: UUID | None,
-    at: datetime,
-    deliveries: Sequence[NewDelivery],
-    *,
-    sandbox: bool,
-) -> set[UUID]:
-    """Store deliveries that are not there yet, and queue those to be sent; return the ids of the new ones.
+    tx: Tx, tenant_id: UUID, events: Sequence[NewEvent], deliveries: Sequence[NewDelivery], *, sandbox: bool
+) -> list[Record]:
+    """Store events and deliveries that are not there yet, and queue those to be sent; return the new deliveries as they are.
 
-    A held one of a live tenant wakes by itself; a sandbox's waits for its clock to settle.
+    A held one of a live tenant wakes by itself; a sandbox's waits for its clock to settle. One that would be queued for a channel without a
+    provider is dead at once.
     """
-    rows = await tx.fetch(
+    return await tx.fetch(
         ADD_DELIVERIES,
         tenant_id,
-        event_id,
-        case_id,
-        at,
+        [each.event_id for each in events],
+        [each.kind for each in events],
+        [each.case_id for each in events],
+        [each.number for each in events],
+        [each.source for each in events],
+        [each.at for each in events],
+        [each.body for each in events],
+        [each.event_id for each in deliveries],
         [each.delivery_id for each in deliveries],
+        [each.case_id for each in deliveries],
         [each.rule for each in deliveries],
         [each.audience for each in deliveries],
         [each.addressee for each in deliveries],
@@ -250,10 +267,10 @@ async def add_deliveries(
         [each.fields for each in deliveries],
         [each.state for each in deliveries],
         [each.reason for each in deliveries],
+        [each.at for each in deliveries],
         [each.due_at for each in deliveries],
         sandbox,
     )
-    return {row["delivery_id"] for row in rows}
 
 
 async def suppress_withdrawn(tx: Tx, tenant_id: UUID, case_id: UUID, source: str) -> list[UUID]:
@@ -440,6 +457,21 @@ UPDATE delivery
 RETURNING tenant_id, delivery_id, case_id, rule, audience, channel, state, reason, attempts, round,
           coalesce($11, clock_timestamp()) AS told_at"""
 
+# The last state of a delivery that no attempt of the present claim has brought about.
+END = """
+WITH held AS (
+    SELECT FROM delivery_queue WHERE tenant_id = $1 AND delivery_id = $2 AND fence = $3 FOR UPDATE
+), gone AS (
+    DELETE FROM delivery_queue
+     WHERE tenant_id = $1 AND delivery_id = $2 AND fence = $3
+)
+UPDATE delivery
+   SET state = $4, reason = $5, provider_ref = coalesce($6, provider_ref),
+       sent_at = CASE WHEN $4 = 'sent' THEN coalesce($7, clock_timestamp()) ELSE sent_at END, ended_at = clock_timestamp()
+ WHERE tenant_id = $1 AND delivery_id = $2 AND EXISTS (SELECT FROM held)
+RETURNING tenant_id, delivery_id, case_id, rule, audience, channel, state, reason, attempts, round,
+          coalesce($7, clock_timestamp()) AS told_at"""
+
 END_OPEN_ATTEMPTS = """
 UPDATE delivery_attempt
    SET ended_at = clock_timestamp(), outcome = $3, detail = $4
@@ -559,6 +591,19 @@ async def record(
         provider_ref,
         wait_seconds,
         at,
+    )
+
+
+async def end(
+    tx: Tx, claimed: Claim, state: State, *, reason: str, provider_ref: str | None, at: datetime | None
+) -> Record | None:
+    """Put a delivery into its last state; None, and nothing written, when somebody else has taken over.
+
+    Args:
+        at: in a sandbox the message's own instant; None: now.
+    """
+    return await tx.fetchrow(
+        END, claimed.tenant_id, claimed.delivery_id, claimed.fence, state, reason, provider_ref, at
     )
 
 

@@ -24,14 +24,15 @@ async def tell_changes(tx: Tx, delivery_ids: Sequence[UUID], *, at: datetime) ->
     await outbox.add_many(tx, [_changed(row, at) for row in rows if row["state"] not in UNTOLD])
 
 
-async def tell(tx: Tx, row: Record, at: datetime) -> None:
-    """As above for one delivery whose row is at hand."""
+async def tell(tx: Tx, row: Record, at: datetime, traceparent: str | None = None) -> None:
+    """As above for one delivery whose row is at hand; `traceparent` is what it belongs to, else the present one."""
     if row["state"] not in UNTOLD:
-        await outbox.add(tx, _changed(row, at))
+        await outbox.add(tx, _changed(row, at, traceparent))
 
 
-def _changed(row: Record, at: datetime) -> DeliveryChanged:
+def _changed(row: Record, at: datetime, traceparent: str | None = None) -> DeliveryChanged:
     return DeliveryChanged(
+        traceparent=traceparent,
         message_id=derived_id("delivery", row["delivery_id"], row["state"], row["round"], row["attempts"]),
         tenant_id=row["tenant_id"],
         at=at,

@@ -12,7 +12,7 @@ from services.notify.domain.masking import masked_email, masked_phone
 from services.notify.domain.messages import COMPLAINANT
 from services.notify.domain.numbers import Mobile, mobile
 from services.notify.domain.outcomes import SENDS_WITHOUT_LOOKUP, Result, State
-from services.notify.handlers import delivery_id
+from services.notify.handlers import delivery_id, store
 from services.notify.parts import Parts
 from services.notify.phrasing import words_of
 from services.notify.providers import Message, Provider, opened
@@ -122,14 +122,17 @@ class Writer:
         """Give each member a delivery of his or her own, under ids derived from this one."""
         children = [
             NewDelivery(
+                event_id=delivery.event_id,
                 delivery_id=delivery_id(
                     claim.tenant_id, delivery.event_id, delivery.rule, delivery.audience, staff_id, delivery.channel
                 ),
+                case_id=delivery.case_id,
                 rule=delivery.rule,
                 audience=delivery.audience,
                 addressee=staff_id,
                 channel=delivery.channel,
                 state="queued",
+                at=delivery.at,
                 due_at=delivery.due_at,
                 policy_version=delivery.policy_version,
                 fields=delivery.fields,
@@ -140,17 +143,8 @@ class Writer:
         async with self._runtime.db.worker_tx(claim.tenant_id) as tx:
             if await repository.holds(tx, claim) is None:
                 return
-            await repository.add_deliveries(
-                tx,
-                claim.tenant_id,
-                delivery.event_id,
-                delivery.case_id,
-                delivery.at,
-                children,
-                sandbox=tenant.sandbox,
-            )
-            await self._recorder.end(tx, claim, delivery, Ended("expanded", ""), delivery.due_at)
-            tx.after_commit(lambda: self._runtime.wake("sender"))
+            await store(tx, self._runtime, [], children, sandbox=tenant.sandbox)
+            await self._recorder.end(tx, claim, delivery, tenant, Ended("expanded", ""))
 
     # -- what became of earlier attempts -------------------------------------------------------------------------------------
 
@@ -188,12 +182,10 @@ class Writer:
         state: State = "sent" if found.outcome == "accepted" else "dead"
         ended = Ended(state, "" if state == "sent" else found.detail)
         async with self._runtime.db.worker_tx(claim.tenant_id) as tx:
-            now = await repository.holds(tx, claim)
-            if now is None:
+            if await repository.holds(tx, claim) is None:
                 return
             await repository.end_unknown_attempts(tx, claim, found.outcome, "found_by_key")
-            at = at_of(delivery, tenant, now)
-            await self._recorder.end(tx, claim, delivery, ended, at, provider_ref=found.provider_ref)
+            await self._recorder.end(tx, claim, delivery, tenant, ended, provider_ref=found.provider_ref)
 
     async def _begin(
         self, claim: Claim, delivery: Delivery, tenant: Tenant, provider: Provider, message: Message

@@ -136,6 +136,8 @@ def _first(record: Any, *keys: str) -> str | None:
 
 def clock_of(policy: CompiledPolicy, rule: str | None) -> str | None:
     """The clock or duty that has the id, or one of whose rungs has it; else the id as it is."""
+    if rule is None:  # an entry's
+        return None
     for clock in (*policy.clocks.values(), *(duty.clock for duty in policy.duties)):
         if any(rung.id == rule for rung in clock.rungs):
             return clock.id

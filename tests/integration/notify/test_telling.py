@@ -206,6 +206,52 @@ async def test_a_message_without_a_recipient_is_suppressed_with_the_reason(
     assert (sms.messages, mail.mails) == ({}, [])
 
 
+async def test_what_nobody_can_send_is_over_in_the_transaction_that_takes_its_message(
+    world: World, mail: EmailSink
+) -> None:
+    tenant = await world.tenant()
+    await tenant.email_provider(mail)
+    tenant.reachable()
+    complaints = [tenant.complaint() for _ in range(5)]
+    await world.tell(*(complaint.first_entry() for complaint in complaints))
+    assert outcome(await tenant.quiet()) == sorted(
+        [("receipt", "email", "sent", ""), ("receipt", "sms", "dead", "no_provider")] * 5
+    )
+    written = await world.root.fetch(
+        """SELECT delivery.xmin::text AS delivery, inbox.xmin::text AS inbox, delivery.ended_at
+             FROM delivery JOIN inbox ON inbox.tenant_id = delivery.tenant_id AND inbox.message_id = delivery.event_id
+            WHERE delivery.tenant_id = $1 AND delivery.channel = 'sms'""",
+        tenant.tenant_id,
+    )
+    assert len(written) == 5
+    assert all(row["delivery"] == row["inbox"] and row["ended_at"] is not None for row in written)
+    told = [each for each in await world.told("delivery.changed") if each["channel"] == "sms"]
+    assert {(each["case_id"], each["state"], each["detail"]) for each in told} == {
+        (str(complaint.case_id), "dead", "no_provider") for complaint in complaints
+    }
+
+
+async def test_an_effect_withdrawn_with_the_message_that_made_it_is_told_to_nobody(
+    world: World, mail: EmailSink
+) -> None:
+    tenant = await world.tenant()
+    await tenant.email_provider(mail)
+    tenant.staffed("leader", "s-1")
+    complaint = tenant.complaint()
+    made = an_announcement(complaint, silent=False)
+    withdrawn = msgspec.structs.replace(made, message_id=new_id(), withdrawn=True)
+    handlers = world.service.runtime.parts["notify-handlers"]
+    await world.tell(complaint.first_entry())
+    await tenant.quiet()
+    async with world.service.runtime.db.worker_tx(tenant.tenant_id) as tx:  # one group, as a consumer takes it
+        await handlers.gather([made, withdrawn], tx)
+        await handlers.on_announcement(made, tx)
+        await handlers.on_announcement(withdrawn, tx)
+    found = [each for each in await tenant.quiet() if each["rule"] == "escalation"]
+    assert [(each["state"], each["reason"]) for each in found] == [("suppressed", "withdrawn")]
+    assert mail.to("s-1@example.org") == []
+
+
 async def test_what_is_silent_is_recorded_and_told_to_nobody(
     world: World, sms: SmsSink, mail: EmailSink, hook: WebhookSink
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from shared import consuming
-from shared.consuming import Consumer
+from shared.consuming import Consumer, Handler
 from shared.database import Tx
 from shared.errors import NotYetError
 from shared.messages import EntryRequested
@@ -90,14 +91,29 @@ async def has_stream(service: Service) -> bool:
     return service.relay.is_leader and service.relay.has_repaired
 
 
-async def test_a_failing_message_does_not_hold_up_the_others(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+REFUSED = "the text 13800138000 must not be told"
+
+
+async def refuse_in_the_handler(message: EntryRequested, tx: Tx) -> None:
+    await record(message, tx)
+    if message.kind == "withdrawn":
+        raise ValueError(REFUSED)
+
+
+async def refuse_at_the_end(message: EntryRequested, tx: Tx) -> None:
+    tx.at_the_end(_record_together).append(message)
+
+
+async def _record_together(tx: Tx, messages: Sequence[EntryRequested]) -> None:
+    for message in messages:
+        await refuse_in_the_handler(message, tx)
+
+
+@pytest.mark.parametrize("refuse_one_kind", [refuse_in_the_handler, refuse_at_the_end])
+async def test_a_failing_message_does_not_hold_up_the_others(
+    stack: Stack, refuse_one_kind: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(consuming, "BACK_OFF", (0.02,))
-
-    async def refuse_one_kind(message: EntryRequested, tx: Tx) -> None:
-        await record(message, tx)
-        if message.kind == "withdrawn":
-            raise ValueError("the text 13800138000 must not be told")
-
     tenant = uuid4()
     async with stack.service("intake") as intake, stack.hearing(refuse_one_kind):
         healthy = [a_request(tenant) for _ in range(60)]
@@ -114,6 +130,29 @@ async def test_a_failing_message_does_not_hold_up_the_others(stack: Stack, monke
             assert "13800138000" not in letter["error"]
         assert await stack.root.fetchval("SELECT count(*) FROM sla.attempt") == 0
         assert await stack.root.fetchval("SELECT count(*) FROM sla.inbox") == 60
+
+
+async def test_what_is_done_for_a_group_together_is_done_once_for_each_new_message(stack: Stack) -> None:
+    """Also when one of the group fails, and the others are taken one by one."""
+
+    async def count(messages: Sequence[EntryRequested], tx: Tx) -> None:
+        for message in messages:
+            await record(message, tx)
+        tx.kept["counted"] = {message.message_id for message in messages}
+
+    async def refuse(message: EntryRequested, tx: Tx) -> None:
+        assert message.message_id in tx.kept["counted"]
+        if message.kind == "withdrawn":
+            raise NotYetError
+
+    tenant = uuid4()
+    told = [a_request(tenant, kind) for kind in ("withdrawn", *["commented"] * 20)]
+    async with stack.service("intake") as intake, stack.hearing(refuse, together=count):
+        await stack.tell(intake, *told[:11])
+        await publish(intake, told[5], times=2)
+        await stack.tell(intake, *told[11:])
+        await until(lambda: applied(stack, 20))
+        assert set(await stack.effects()) == {message.message_id for message in told[1:]}
 
 
 async def three(stack: Stack) -> list[Any]:
