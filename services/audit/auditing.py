@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 
 from services.audit import accepted, books, cases, copies, figures, keys, notices, tenants, transport, vault
-from services.audit.findings import Findings, Verdict, verdict
+from services.audit.findings import Finding, Findings, Verdict, verdict
 from services.audit.look import Look, open_look
 from services.audit.sources import Evidence
 
@@ -20,18 +20,24 @@ LOOK_SECONDS: Final = 0.5
 MOST_BETWEEN: Final = 5.0
 
 
-async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS) -> Verdict:
+async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS, of_now: bool = False) -> Verdict:
     """Compare everything, and return what does not agree.
 
     Args:
         patience: seconds that what is under way is given; a finding that goes away within them was none.
+        of_now: judge what there is at the first look, and not what comes under way later: for a system that goes on working,
+            of which no look finds everything at rest.
     """
     seen: dict[tuple[str, str], float] = {}
     between = LOOK_SECONDS
+    of_first: set[Finding] | None = None
     while True:
         began = time.monotonic()
         found = await look_once(evidence)
         every = found.all()
+        if of_now:
+            of_first = set(every) if of_first is None else of_first & set(every)
+            every = [each for each in every if not each.may_pass or each in of_first]
         seen = {
             (each.check, each.subject): seen.get((each.check, each.subject), began) for each in every if each.may_pass
         }

@@ -71,7 +71,7 @@ async def run(
             made.tell(f"the stack is up, {len(made.tenants)} tenants are subscribed")
             for case in cases:
                 with noted_when_broken_off(case.name, reports):
-                    report = await examine(case, made)
+                    report = await examine(case, made, is_last=case is cases[-1])
                 reports.append(report)
                 made.tell(f"{case.name}: {report.state}" + (f": {'; '.join(report.why)}" if report.why else ""))
     finally:
