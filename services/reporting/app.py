@@ -4,28 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from services.reporting.api import routes
 from services.reporting.handlers import SERVICE, consumers
-from services.reporting.loops import refresh_round
+from services.reporting.loops import Facts
+from services.reporting.repository import Book
 from services.reporting.settings import ReportingSettings
 from shared.consuming import Consumer
 from shared.service import Loop, Runtime, Service, ServiceSpec
 from shared.service import build as build_service
 from shared.settings import load
 
+FACTS = "facts"
+
+
+def _facts(runtime: Runtime[Any]) -> Facts:
+    settings: ReportingSettings = runtime.settings
+    if FACTS not in runtime.parts:
+        runtime.parts[FACTS] = Facts(runtime.db, settings.fact_batch, settings.fact_idle_seconds)
+    facts: Facts = runtime.parts[FACTS]
+    return facts
+
 
 def _consumers(runtime: Runtime[Any]) -> Sequence[Consumer]:
-    return [*runtime.reference.consumers(SERVICE), *consumers(lambda: runtime.wake("facts"))]
+    settings: ReportingSettings = runtime.settings
+    facts = _facts(runtime)
+
+    def wake(tenant_id: UUID) -> None:
+        facts.note(tenant_id)
+        runtime.wake(FACTS)
+
+    return [*runtime.reference.consumers(SERVICE), *consumers(Book(settings.fact_patience_seconds), wake)]
 
 
 def _loops(runtime: Runtime[Any]) -> Sequence[Loop]:
     settings: ReportingSettings = runtime.settings
-
-    async def facts() -> float | None:
-        return 0 if await refresh_round(runtime.db, settings.fact_batch) else None
-
-    return [Loop("facts", facts, idle_seconds=settings.fact_idle_seconds)]
+    return [Loop(FACTS, _facts(runtime).step, idle_seconds=settings.fact_idle_seconds)]
 
 
 SPEC = ServiceSpec(

@@ -1,14 +1,15 @@
 """Message edge: what was told is stored as it was told, and the case noted as out of date. No rules.
 
 Every handler bears a message that comes again, early or late: entries and postings are stored once, a standing gives way
-to a newer one only, an announcement that was withdrawn stays withdrawn. The facts are made by `loops.py`, once for
-however many messages have come.
+to a newer one only, an announcement that was withdrawn stays withdrawn. What the messages of a transaction tell is
+stored together, at its end; the facts are made by `loops.py`, once for however many messages have come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 from services.reporting import repository
 from shared.consuming import Consumer, Handler
@@ -35,13 +36,18 @@ async def on_zone(message: TenantChanged, tx: Tx) -> None:
         await repository.mark_other_zone(tx, message.tenant_id)
 
 
-def consumers(wake: Callable[[], None]) -> list[Consumer]:
-    """Return the consumers of what reporting counts; `wake` is called when a transaction has left facts to be made."""
+def consumers(book: repository.Book, wake: Callable[[UUID], None]) -> list[Consumer]:
+    """Return the consumers of what reporting counts.
 
-    def noted(store: Callable[[Tx, Any], Awaitable[None]]) -> Handler:
+    Args:
+        wake: called with the tenant when a transaction has left facts to be made at once.
+    """
+
+    def told(store: Callable[[Tx, Any], Awaitable[None]], *, at_once: bool = True) -> Handler:
         async def handler(message: Any, tx: Tx) -> None:
             await store(tx, message)
-            tx.after_commit(wake)
+            if at_once:
+                tx.after_commit(lambda: wake(tx.tenant_id))
 
         return handler
 
@@ -49,14 +55,14 @@ def consumers(wake: Callable[[], None]) -> list[Consumer]:
         return Consumer(SERVICE, stream, handlers=handlers, name=f"{SERVICE}-on-{noun}")
 
     told_by_sla: dict[type[Any], Handler] = {
-        StandingChanged: noted(repository.put_standing),
-        AnnouncementMade: noted(repository.put_announcement),
-        PenaltyPosted: noted(repository.add_posting),
+        StandingChanged: told(book.put_standing),
+        AnnouncementMade: told(book.put_announcement),
+        PenaltyPosted: told(book.add_posting),
     }
     return [
-        consumer("entry", "routing", {EntryAppended: noted(repository.add_entry)}),
-        consumer("complaint", "intake", {ComplaintReceived: noted(repository.add_entry)}),
+        consumer("entry", "routing", {EntryAppended: told(book.add_entry, at_once=not book.patience)}),
+        consumer("complaint", "intake", {ComplaintReceived: told(book.add_entry, at_once=not book.patience)}),
         consumer("standing", "sla", told_by_sla),
-        consumer("delivery", "notify", {DeliveryChanged: noted(repository.put_delivery)}),
+        consumer("delivery", "notify", {DeliveryChanged: told(book.put_delivery, at_once=not book.patience)}),
         consumer("zone", "intake", {TenantChanged: on_zone}),
     ]

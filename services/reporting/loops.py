@@ -8,7 +8,7 @@ time, so nothing is lost and nothing counted twice, with any number of replicas.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -31,42 +31,75 @@ log = structlog.get_logger()
 telemetry.allow("facts", "sums")
 
 
+class Facts:
+    """The loop *facts*: makes what this process has been told of, and looks now and then for what was put off or what others have left."""
+
+    def __init__(self, database: Database, size: int, look_seconds: float) -> None:
+        self._database = database
+        self._size = size
+        self._look_seconds = look_seconds
+        self._look_at = 0.0
+        self._noted: set[UUID] = set()
+
+    def note(self, tenant_id: UUID) -> None:
+        """A tenant has facts to be made at once."""
+        self._noted.add(tenant_id)
+
+    async def step(self) -> float | None:
+        """Do a round, and return the seconds until the next look; 0 while there is something to do."""
+        clock = asyncio.get_running_loop().time
+        tenants, self._noted = self._noted, set()
+        if clock() >= self._look_at:
+            async with self._database.worker_tx(LIVE) as tx:
+                tenants |= set(await repository.due_tenants(tx))
+            self._look_at = clock() + self._look_seconds
+        self._noted |= await refresh_tenants(self._database, tenants, self._size)
+        return 0 if self._noted else max(0.0, self._look_at - clock())
+
+
 async def refresh_round(database: Database, size: int = CASES_AT_ONCE) -> bool:
-    """Refresh up to `size` cases of every tenant that has some waiting; return whether there were any.
+    """Refresh up to `size` cases of every tenant that has some waiting; return whether there may be more."""
+    async with database.worker_tx(LIVE) as tx:
+        tenants = await repository.due_tenants(tx)
+    return bool(await refresh_tenants(database, tenants, size))
+
+
+async def refresh_tenants(database: Database, tenants: Collection[UUID], size: int) -> set[UUID]:
+    """Refresh up to `size` cases of each and return who may have more.
 
     Several tenants at once, each with few cases, so that a quiet one does not wait for all of a busy one's.
     """
-    async with database.worker_tx(LIVE) as tx:
-        tenants = await repository.stale_tenants(tx)
     turns = asyncio.Semaphore(TENANTS_AT_ONCE)
     most = size if len(tenants) == 1 else min(size, FAIR_CASES)
 
-    async def turn(tenant_id: UUID) -> int:
+    async def turn(tenant_id: UUID) -> bool:
         async with turns:
-            return await refresh_some(database, tenant_id, most)
+            return await refresh_some(database, tenant_id, most) == most
 
-    return any(await asyncio.gather(*map(turn, tenants)))
+    waiting = list(tenants)
+    has_more = await asyncio.gather(*map(turn, waiting))
+    return {tenant_id for tenant_id, more in zip(waiting, has_more, strict=True) if more}
 
 
 async def refresh_some(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE) -> int:
-    """Refresh the cases of the tenant's oldest notes and return how many; one that fails does not hold up the others."""
-    cases: list[UUID] = []
+    """Refresh the cases of the tenant's first `size` notes that are due, and return how many notes those were.
+
+    A case that fails does not hold up the others.
+    """
+    found = repository.Claimed("", [], 0)
     try:
         async with database.worker_tx(tenant_id) as tx:
-            zone = await repository.zone_of(tx, tenant_id)
-            if zone is None:  # the tenant itself is still on its way
-                return 0
-            cases = await repository.claim_stale(tx, tenant_id, size)
+            found = await repository.claim_stale(tx, tenant_id, size)
             fail_points.reach("reporting.claimed")
-            if cases:
-                await refresh(tx, tenant_id, cases, zone)
+            if found.cases:
+                await refresh(tx, tenant_id, found.cases, found.zone)
     except Exception as error:
-        if not cases:
+        if not found.cases:
             raise
         log.warning("facts_taken_singly", tenant_id=str(tenant_id), **describe(error))
-        for case_id in cases:
+        for case_id in found.cases:
             await _refresh_alone(database, tenant_id, case_id)
-    return len(cases)
+    return found.due if found.cases else 0
 
 
 async def _refresh_alone(database: Database, tenant_id: UUID, case_id: UUID) -> None:
@@ -88,14 +121,13 @@ async def refresh(tx: Tx, tenant_id: UUID, cases: Sequence[UUID], zone: str) -> 
     Args:
         cases: in order and each once, so that whoever locks several locks them in the same order.
     """
-    await repository.lock_rollup(tx, tenant_id)
-    before = await repository.lock_facts(tx, tenant_id, cases)
+    await repository.lock_cases(tx, tenant_id, cases)
     place = ZoneInfo(zone)
-    made = [fact_of(told, place, zone) for told in await repository.told(tx, tenant_id, cases)]
-    facts = [stored for stored in made if stored is not None]
-    await repository.put_facts(tx, tenant_id, facts)
+    made = [(fact_of(told, place, zone), before) for told, before in await repository.told(tx, tenant_id, cases)]
+    facts = [(stored, before) for stored, before in made if stored is not None]
+    await repository.put_facts(tx, tenant_id, [stored for stored, _ in facts])
     fail_points.reach("reporting.stored")
-    changes = differences((before[stored.case_id], stored.counted) for stored in facts)
+    changes = differences((before, stored.counted) for stored, before in facts)
     await repository.add_to_rollup(tx, tenant_id, changes)
 
 
@@ -117,7 +149,7 @@ async def rebuild(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE
             cases = await repository.cases_after(tx, tenant_id, last, size)
             if zone is None or not cases:
                 break
-            await repository.lock_facts(tx, tenant_id, cases)
+            await repository.lock_cases(tx, tenant_id, cases)
             before = await repository.facts_as_stored(tx, tenant_id, cases)
             await refresh(tx, tenant_id, cases, zone)
             after = await repository.facts_as_stored(tx, tenant_id, cases)
@@ -128,7 +160,7 @@ async def rebuild(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE
         days = await repository.counted_days(tx, tenant_id)
     for day in days:
         async with database.worker_tx(tenant_id) as tx:
-            await repository.lock_rollup(tx, tenant_id, alone=True)
+            await repository.lock_rollup(tx, tenant_id)
             kept = await repository.rollup_of_day(tx, tenant_id, day)
             right = await repository.recount(tx, tenant_id, day, DIMENSIONS)
             wrong = {key: right.get(key, 0) - kept.get(key, 0) for key in sorted(kept.keys() | right.keys())}

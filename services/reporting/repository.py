@@ -23,122 +23,176 @@ from shared.messages import (
     StandingChanged,
 )
 
-# --- what is told; each statement also notes that the case's fact is out of date, if it was news
+# --- what is told: collected, and stored at the end of the transaction, all of a kind in one statement in the order of its key. Each also
+# notes that the facts of the cases are out of date, as far as it was news: at once, or after some seconds ("note in").
 
-ADD_ENTRY = """
+ADD_ENTRIES = """
 WITH told AS (
     INSERT INTO entry (tenant_id, case_id, seq, case_kind, number, source, body)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    SELECT $1, case_id, seq, case_kind, number, source, body::jsonb
+      FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])
+           AS new(case_id, seq, case_kind, number, source, body)
     ON CONFLICT (tenant_id, case_id, seq) DO UPDATE
        SET number = greatest(entry.number, excluded.number), source = greatest(entry.source, excluded.source)
      WHERE entry.number < excluded.number OR entry.source < excluded.source
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told"""
+    RETURNING case_id)
+INSERT INTO stale (tenant_id, case_id, not_before)
+SELECT $1, case_id, CASE WHEN $8::float8 > 0 THEN clock_timestamp() + make_interval(secs => $8) ELSE '-infinity' END
+  FROM told GROUP BY case_id"""
 
-PUT_STANDING = """
+PUT_STANDINGS = """
 WITH told AS (
     INSERT INTO standing (tenant_id, case_id, seq, now, message_id, body)
-    VALUES ($1, $2, $3, $4, $5, $6)
+    SELECT $1, case_id, seq, now, message_id, body::jsonb
+      FROM unnest($2::uuid[], $3::integer[], $4::timestamptz[], $5::uuid[], $6::text[])
+           AS new(case_id, seq, now, message_id, body)
     ON CONFLICT (tenant_id, case_id) DO UPDATE
        SET seq = excluded.seq, now = excluded.now, message_id = excluded.message_id, body = excluded.body
      WHERE (standing.seq, standing.now, standing.message_id) < (excluded.seq, excluded.now, excluded.message_id)
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told"""
+    RETURNING case_id)
+INSERT INTO stale (tenant_id, case_id) SELECT $1, case_id FROM told"""
 
-PUT_ANNOUNCEMENT = """
+PUT_ANNOUNCEMENTS = """
 WITH told AS (
     INSERT INTO announcement (tenant_id, case_id, key, effect, is_withdrawn)
-    VALUES ($1, $2, $3, $4, $5)
+    SELECT $1, case_id, key, effect::jsonb, is_withdrawn
+      FROM unnest($2::uuid[], $3::text[], $4::text[], $5::boolean[]) AS new(case_id, key, effect, is_withdrawn)
     ON CONFLICT (tenant_id, case_id, key) DO UPDATE
        SET is_withdrawn = true
      WHERE excluded.is_withdrawn AND NOT announcement.is_withdrawn
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told"""
+    RETURNING case_id)
+INSERT INTO stale (tenant_id, case_id) SELECT $1, case_id FROM told GROUP BY case_id"""
 
-ADD_POSTING = """
+ADD_POSTINGS = """
 WITH told AS (
     INSERT INTO posting (tenant_id, posting_id, case_id, kind, currency, difference_minor)
-    VALUES ($1, $2, $3, $4, $5, $6)
+    SELECT $1, posting_id, case_id, kind, currency, difference_minor
+      FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
+           AS new(posting_id, case_id, kind, currency, difference_minor)
     ON CONFLICT (tenant_id, posting_id) DO NOTHING
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told"""
+    RETURNING case_id)
+INSERT INTO stale (tenant_id, case_id) SELECT $1, case_id FROM told GROUP BY case_id"""
 
 # The states in the order in which a delivery goes through them settle what was told at one instant.
-PUT_DELIVERY = """
+PUT_DELIVERIES = """
 WITH told AS (
     INSERT INTO delivery (tenant_id, delivery_id, case_id, channel, state, attempts, at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    SELECT $1, delivery_id, case_id, channel, state, attempts, at
+      FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
+           AS new(delivery_id, case_id, channel, state, attempts, at)
     ON CONFLICT (tenant_id, delivery_id) DO UPDATE
        SET state = excluded.state, attempts = excluded.attempts, at = excluded.at
      WHERE (delivery.at, delivery.attempts, array_position($8::text[], delivery.state))
          < (excluded.at, excluded.attempts, array_position($8::text[], excluded.state))
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told WHERE case_id IS NOT NULL"""
+    RETURNING case_id)
+INSERT INTO stale (tenant_id, case_id, not_before)
+SELECT $1, case_id, CASE WHEN $9::float8 > 0 THEN clock_timestamp() + make_interval(secs => $9) ELSE '-infinity' END
+  FROM told WHERE case_id IS NOT NULL GROUP BY case_id"""
 
 DELIVERY_STATES = ["suppressed", "queued", "held", "sent", "failed", "dead", "delivered"]
 
 
-async def add_entry(tx: Tx, message: EntryAppended | ComplaintReceived) -> None:
-    await tx.execute(
-        ADD_ENTRY,
-        message.tenant_id,
-        message.case_id,
-        message.entry.seq,
-        message.case_kind,
-        message.number,
-        message.source,
-        message.entry,
-    )
+class Book:
+    """Takes down what is told. Nothing is stored before the transaction ends, or somebody calls `tx.finish()`.
+
+    Args:
+        patience: seconds by which the note is put off that a line or a delivery makes. What sla makes of a line follows at once and makes
+            its note without delay, and deliveries change several times: so that a fact is not made anew for each.
+    """
+
+    def __init__(self, patience: float = 0.0) -> None:
+        self.patience = patience
+
+    async def add_entry(self, tx: Tx, message: EntryAppended | ComplaintReceived) -> None:
+        tx.at_the_end(self._store_entries).append(message)
+
+    async def put_standing(self, tx: Tx, message: StandingChanged) -> None:
+        tx.at_the_end(_store_standings).append(message)
+
+    async def put_announcement(self, tx: Tx, message: AnnouncementMade) -> None:
+        tx.at_the_end(_store_announcements).append(message)
+
+    async def add_posting(self, tx: Tx, message: PenaltyPosted) -> None:
+        tx.at_the_end(_store_postings).append(message)
+
+    async def put_delivery(self, tx: Tx, message: DeliveryChanged) -> None:
+        tx.at_the_end(self._store_deliveries).append(message)
+
+    async def _store_entries(self, tx: Tx, messages: Sequence[EntryAppended | ComplaintReceived]) -> None:
+        new: dict[tuple[UUID, int], tuple[UUID, int, str, str, str, str]] = {}
+        for message in messages:
+            key = (message.case_id, message.entry.seq)
+            number, source, body = message.number, message.source, _text(message.entry)
+            if key in new:
+                number, source, body = max(number, new[key][3]), max(source, new[key][4]), new[key][5]
+            new[key] = (*key, message.case_kind, number, source, body)
+        await tx.execute(ADD_ENTRIES, tx.tenant_id, *_columns(new), self.patience)
+
+    async def _store_deliveries(self, tx: Tx, messages: Sequence[DeliveryChanged]) -> None:
+        newest: dict[UUID, DeliveryChanged] = {}
+        for message in messages:
+            known = newest.setdefault(message.delivery_id, message)
+            if _delivery_place(known) < _delivery_place(message):
+                newest[message.delivery_id] = message
+        rows = {
+            each.delivery_id: (each.delivery_id, each.case_id, each.channel, each.state, each.attempts, each.at)
+            for each in newest.values()
+        }
+        await tx.execute(PUT_DELIVERIES, tx.tenant_id, *_columns(rows), DELIVERY_STATES, self.patience)
 
 
-async def put_standing(tx: Tx, message: StandingChanged) -> None:
-    await tx.execute(
-        PUT_STANDING,
-        message.tenant_id,
-        message.case_id,
-        message.seq,
-        message.now,
-        message.message_id,
-        message,
-    )
+async def _store_standings(tx: Tx, messages: Sequence[StandingChanged]) -> None:
+    newest: dict[UUID, StandingChanged] = {}
+    for message in messages:
+        known = newest.setdefault(message.case_id, message)
+        if (known.seq, known.now, known.message_id) < (message.seq, message.now, message.message_id):
+            newest[message.case_id] = message
+    rows = {case_id: (case_id, each.seq, each.now, each.message_id, _text(each)) for case_id, each in newest.items()}
+    await tx.execute(PUT_STANDINGS, tx.tenant_id, *_columns(rows))
 
 
-async def put_announcement(tx: Tx, message: AnnouncementMade) -> None:
-    await tx.execute(
-        PUT_ANNOUNCEMENT, message.tenant_id, message.case_id, message.effect.key, message.effect, message.withdrawn
-    )
+async def _store_announcements(tx: Tx, messages: Sequence[AnnouncementMade]) -> None:
+    rows: dict[tuple[UUID, str], tuple[UUID, str, str, bool]] = {}
+    for message in messages:
+        key = (message.case_id, message.effect.key)
+        if key not in rows:
+            rows[key] = (*key, _text(message.effect), message.withdrawn)
+        elif message.withdrawn:
+            rows[key] = (*rows[key][:3], True)
+    await tx.execute(PUT_ANNOUNCEMENTS, tx.tenant_id, *_columns(rows))
 
 
-async def add_posting(tx: Tx, message: PenaltyPosted) -> None:
-    await tx.execute(
-        ADD_POSTING,
-        message.tenant_id,
-        message.posting_id,
-        message.case_id,
-        message.penalty.kind,
-        message.penalty.currency,
-        message.difference_minor,
-    )
+async def _store_postings(tx: Tx, messages: Sequence[PenaltyPosted]) -> None:
+    rows = {
+        each.posting_id: (
+            each.posting_id,
+            each.case_id,
+            each.penalty.kind,
+            each.penalty.currency,
+            each.difference_minor,
+        )
+        for each in messages
+    }
+    await tx.execute(ADD_POSTINGS, tx.tenant_id, *_columns(rows))
 
 
-async def put_delivery(tx: Tx, message: DeliveryChanged) -> None:
-    await tx.execute(
-        PUT_DELIVERY,
-        message.tenant_id,
-        message.delivery_id,
-        message.case_id,
-        message.channel,
-        message.state,
-        message.attempts,
-        message.at,
-        DELIVERY_STATES,
-    )
+def _columns(rows: Mapping[Any, Sequence[Any]]) -> list[list[Any]]:
+    """Return the rows by columns, in the order of their keys: who locks several rows always locks them in the same order."""
+    return [list(column) for column in zip(*(rows[key] for key in sorted(rows)), strict=True)]
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _delivery_place(message: DeliveryChanged) -> tuple[datetime, int, int]:
+    return message.at, message.attempts, DELIVERY_STATES.index(message.state)
 
 
 # --- which facts are out of date
 
-# One look at the index for each tenant, however long its queue is.
-STALE_TENANTS = """
+# One look at the index for each tenant, however long its queue is; whose notes are all put off is left out.
+DUE_TENANTS = """
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM stale ORDER BY tenant_id LIMIT 1)
     UNION ALL
@@ -149,20 +203,31 @@ WITH RECURSIVE waiting AS (
              LIMIT 1)
       FROM waiting
      WHERE waiting.tenant_id IS NOT NULL)
-SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL"""
+SELECT tenant_id
+  FROM waiting
+ WHERE EXISTS (SELECT 1 FROM stale WHERE stale.tenant_id = waiting.tenant_id AND not_before <= clock_timestamp())"""
 
+# The cases of the notes that are due, and then all notes about these cases. Nothing is taken before the tenant itself is known.
 CLAIM_STALE = """
-WITH claimed AS (
-    SELECT id
+WITH place AS (SELECT zone FROM tenant WHERE tenant_id = $1),
+due AS MATERIALIZED (
+    SELECT case_id
       FROM stale
-     WHERE tenant_id = $1 AND not_before <= clock_timestamp()
-     ORDER BY id
-     LIMIT $2
-       FOR UPDATE SKIP LOCKED)
-DELETE FROM stale
- USING claimed
- WHERE stale.tenant_id = $1 AND stale.id = claimed.id
-RETURNING stale.case_id"""
+     WHERE tenant_id = $1 AND not_before <= clock_timestamp() AND EXISTS (SELECT 1 FROM place)
+     ORDER BY not_before, id
+     LIMIT $2),
+claimed AS (
+    SELECT case_id, id
+      FROM stale
+     WHERE tenant_id = $1 AND case_id = ANY (ARRAY (SELECT case_id FROM due))
+       FOR UPDATE SKIP LOCKED),
+taken AS (
+    DELETE FROM stale
+     USING claimed
+     WHERE stale.tenant_id = $1 AND stale.case_id = claimed.case_id AND stale.id = claimed.id
+    RETURNING stale.case_id)
+SELECT (SELECT zone FROM place) AS zone, (SELECT count(*) FROM due) AS due, array_agg(DISTINCT case_id ORDER BY case_id) AS cases
+  FROM taken"""
 
 CLAIM_CASE = """
 WITH claimed AS (
@@ -172,7 +237,7 @@ WITH claimed AS (
        FOR UPDATE SKIP LOCKED)
 DELETE FROM stale
  USING claimed
- WHERE stale.tenant_id = $1 AND stale.id = claimed.id"""
+ WHERE stale.tenant_id = $1 AND stale.case_id = $2 AND stale.id = claimed.id"""
 
 # Each failure doubles the wait, up to ten minutes.
 POSTPONE = """
@@ -201,21 +266,35 @@ SELECT count(*)
   FROM (SELECT 1 FROM stale WHERE tenant_id = $1 LIMIT $2) AS waiting"""
 
 # Shared by all who refresh facts of the tenant, alone for who counts a day anew.
-LOCK_SHARED = """
-SELECT pg_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || $1::text, 0))"""
-
 LOCK_ALONE = """
 SELECT pg_advisory_xact_lock(hashtextextended('reporting rollup ' || $1::text, 0))"""
 
+# A case has no row to lock before its fact is made. The cases come in their order, so nobody waits for one who waits for him.
+LOCK_CASES = """
+SELECT pg_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || $1::text, 0))
+ UNION ALL
+SELECT pg_advisory_xact_lock(hashtextextended('reporting fact ' || $1 || ' ' || case_id::text, 0))
+  FROM unnest($2::uuid[]) AS named(case_id)"""
 
-async def stale_tenants(tx: Tx) -> list[UUID]:
-    """Return the tenants that have facts out of date; crosses tenants."""
-    return [row["tenant_id"] for row in await tx.fetch(STALE_TENANTS)]
+
+async def due_tenants(tx: Tx) -> list[UUID]:
+    """Return the tenants that have facts to be made now; crosses tenants."""
+    return [row["tenant_id"] for row in await tx.fetch(DUE_TENANTS)]
 
 
-async def claim_stale(tx: Tx, tenant_id: UUID, limit: int) -> list[UUID]:
-    """Take up to `limit` notes off the queue and return their cases, each once, in order."""
-    return sorted({row["case_id"] for row in await tx.fetch(CLAIM_STALE, tenant_id, limit)})
+class Claimed(msgspec.Struct, frozen=True):
+    """What was taken off the queue: the cases, each once, in order; and the tenant's zone, "" as long as the tenant is on its way."""
+
+    zone: str
+    cases: list[UUID]
+    due: int  # notes that were; as many as asked for: there may be more
+
+
+async def claim_stale(tx: Tx, tenant_id: UUID, limit: int) -> Claimed:
+    """Take the notes of some cases off the queue: up to `limit` that are due, and whatever else was noted of their cases."""
+    row = await tx.fetchrow(CLAIM_STALE, tenant_id, limit)
+    assert row is not None
+    return Claimed(row["zone"] or "", row["cases"] or [], row["due"])
 
 
 async def claim_case(tx: Tx, tenant_id: UUID, case_id: UUID) -> None:
@@ -254,127 +333,123 @@ async def count_stale(tx: Tx, tenant_id: UUID, at_most: int = 10_000) -> int:
     return found
 
 
-async def lock_rollup(tx: Tx, tenant_id: UUID, *, alone: bool = False) -> None:
-    """Hold the tenant's rollup until the transaction ends, together with others or alone."""
-    await tx.execute(LOCK_ALONE if alone else LOCK_SHARED, str(tenant_id))
+async def lock_rollup(tx: Tx, tenant_id: UUID) -> None:
+    """Hold the tenant's rollup alone until the transaction ends."""
+    await tx.execute(LOCK_ALONE, str(tenant_id))
+
+
+async def lock_cases(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> None:
+    """Hold these cases until the transaction ends, also those that have no fact yet, and the tenant's rollup together with others.
+
+    Args:
+        case_ids: in order and each once.
+    """
+    await tx.execute(LOCK_CASES, str(tenant_id), case_ids)
 
 
 # --- what was told of some cases
 
-ENTRIES = """
-SELECT case_id, case_kind, number, source, body::text AS body
-  FROM entry
- WHERE tenant_id = $1 AND case_id = ANY($2::uuid[])
- ORDER BY case_id, seq"""
-
-STANDINGS = """
-SELECT case_id, body::text AS body
-  FROM standing
- WHERE tenant_id = $1 AND case_id = ANY($2::uuid[])"""
-
-ANNOUNCEMENTS = """
-SELECT case_id, effect::text AS effect
-  FROM announcement
- WHERE tenant_id = $1 AND case_id = ANY($2::uuid[]) AND NOT is_withdrawn
- ORDER BY case_id, key"""
-
-AMOUNTS = """
-SELECT case_id, kind, currency, sum(difference_minor)::bigint AS minor
-  FROM posting
- WHERE tenant_id = $1 AND case_id = ANY($2::uuid[])
- GROUP BY case_id, kind, currency"""
-
-MESSAGES = """
-SELECT case_id, channel, state, count(*) AS number
-  FROM delivery
- WHERE tenant_id = $1 AND case_id = ANY($2::uuid[])
- GROUP BY case_id, channel, state"""
+TOLD = """
+SELECT named.case_id,
+       (SELECT counted::text FROM fact WHERE fact.tenant_id = $1 AND fact.case_id = named.case_id) AS counted,
+       lines.case_kind, lines.number, lines.source, lines.timeline,
+       (SELECT body::text FROM standing WHERE standing.tenant_id = $1 AND standing.case_id = named.case_id) AS standing,
+       (SELECT '[' || string_agg(effect::text, ',' ORDER BY key) || ']'
+          FROM announcement
+         WHERE announcement.tenant_id = $1 AND announcement.case_id = named.case_id AND NOT is_withdrawn) AS effects,
+       (SELECT json_agg(json_build_array(kind, currency, minor))::text
+          FROM (SELECT kind, currency, sum(difference_minor)::bigint AS minor
+                  FROM posting
+                 WHERE posting.tenant_id = $1 AND posting.case_id = named.case_id
+                 GROUP BY kind, currency) AS amount) AS amounts,
+       (SELECT json_agg(json_build_array(channel, state, number))::text
+          FROM (SELECT channel, state, count(*) AS number
+                  FROM delivery
+                 WHERE delivery.tenant_id = $1 AND delivery.case_id = named.case_id
+                 GROUP BY channel, state) AS message) AS messages
+  FROM unnest($2::uuid[]) AS named(case_id)
+ CROSS JOIN LATERAL (
+    SELECT max(entry.case_kind) AS case_kind, max(entry.number) AS number, max(entry.source) AS source,
+           '[' || string_agg(entry.body::text, ',' ORDER BY entry.seq) || ']' AS timeline
+      FROM entry
+     WHERE entry.tenant_id = $1 AND entry.case_id = named.case_id) AS lines"""
 
 _ENTRY = msgspec.json.Decoder(Entry)
-_EFFECT = msgspec.json.Decoder(EffectView)
+_TIMELINE = msgspec.json.Decoder(list[Entry])
+_EFFECTS = msgspec.json.Decoder(list[EffectView])
+_SUMS = msgspec.json.Decoder(list[tuple[str, str, int]])
 _STANDING = msgspec.json.Decoder(StandingChanged)
 _ROW = msgspec.json.Decoder(FactRow)
 _COUNTED = msgspec.json.Decoder(Counted)
 
 
-async def told(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> list[Told]:
-    """Return what was told of these cases, one for each, in the same order."""
-    found = {case_id: Told(case_id=case_id) for case_id in case_ids}
-    entries: dict[UUID, list[Entry]] = {}
-    for row in await tx.fetch(ENTRIES, tenant_id, case_ids):
-        case = found[row["case_id"]]
-        case.case_kind = row["case_kind"]
-        case.number = case.number or row["number"]
-        case.source = case.source or row["source"]
-        entries.setdefault(row["case_id"], []).append(_ENTRY.decode(row["body"]))
-    for case_id, timeline in entries.items():
-        found[case_id].entries = timeline
-    for row in await tx.fetch(STANDINGS, tenant_id, case_ids):
-        found[row["case_id"]].standing = _STANDING.decode(row["body"])
-    for row in await tx.fetch(ANNOUNCEMENTS, tenant_id, case_ids):
-        case = found[row["case_id"]]
-        case.effects = (*case.effects, _EFFECT.decode(row["effect"]))
-    for row in await tx.fetch(AMOUNTS, tenant_id, case_ids):
-        case = found[row["case_id"]]
-        case.amounts = {**case.amounts, (row["kind"], row["currency"]): row["minor"]}
-    for row in await tx.fetch(MESSAGES, tenant_id, case_ids):
-        case = found[row["case_id"]]
-        case.messages = {**case.messages, (row["channel"], row["state"]): row["number"]}
-    return list(found.values())
+async def told(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> list[tuple[Told, Counted | None]]:
+    """Return what was told of each of these cases, and what its fact has added so far."""
+    return [
+        (
+            Told(
+                case_id=row["case_id"],
+                case_kind=row["case_kind"] or "complaint",
+                number=row["number"] or "",
+                source=row["source"] or "",
+                entries=_TIMELINE.decode(row["timeline"] or "[]"),
+                standing=None if row["standing"] is None else _STANDING.decode(row["standing"]),
+                effects=tuple(_EFFECTS.decode(row["effects"] or "[]")),
+                amounts=_sums(row["amounts"]),
+                messages=_sums(row["messages"]),
+            ),
+            None if row["counted"] is None else _COUNTED.decode(row["counted"]),
+        )
+        for row in await tx.fetch(TOLD, tenant_id, case_ids)
+    ]
+
+
+def _sums(text: str | None) -> dict[tuple[str, str], int]:
+    return {(first, second): number for first, second, number in _SUMS.decode(text or "[]")}
 
 
 # --- facts and rollups
 
 # In the order of the key, here and below: who locks several rows always locks them in the same order.
-NAME_FACTS = """
-INSERT INTO fact (tenant_id, case_id)
-SELECT $1, case_id FROM unnest($2::uuid[]) AS named(case_id) ORDER BY case_id
-ON CONFLICT (tenant_id, case_id) DO NOTHING"""
-
-LOCK_FACTS = """
-SELECT case_id, counted::text AS counted
-  FROM fact
- WHERE tenant_id = $1 AND case_id = ANY($2::uuid[])
- ORDER BY case_id
-   FOR UPDATE"""
-
 PUT_FACTS = """
-UPDATE fact
-   SET seq = new.seq, case_kind = new.case_kind, number = new.number, received_at = new.received_at,
-       last_at = new.last_at, kind = new.kind, category = new.category, severity = new.severity,
-       channel = new.channel, unit = new.unit, state = new.state, outcome = new.outcome, is_late = new.is_late,
-       is_closed = new.is_closed, zone = new.zone, day = new.day, counted = new.counted, body = new.body
-  FROM jsonb_to_recordset($2::jsonb) AS new(
-       case_id uuid, seq integer, case_kind text, number text, received_at timestamptz, last_at timestamptz,
-       kind text, category text, severity text, channel text, unit text, state text, outcome text, is_late boolean,
-       is_closed boolean, zone text, day date, counted jsonb, body jsonb)
- WHERE fact.tenant_id = $1 AND fact.case_id = new.case_id"""
+INSERT INTO fact (tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state,
+                  outcome, is_late, is_closed, zone, day, counted, body)
+SELECT $1, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state, outcome, is_late,
+       is_closed, zone, day, counted::jsonb, body::jsonb
+  FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[],
+              $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[], $17::text[],
+              $18::date[], $19::text[], $20::text[])
+       AS new(case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state, outcome, is_late,
+              is_closed, zone, day, counted, body)
+    ON CONFLICT (tenant_id, case_id) DO UPDATE
+   SET seq = excluded.seq, case_kind = excluded.case_kind, number = excluded.number, received_at = excluded.received_at,
+       last_at = excluded.last_at, kind = excluded.kind, category = excluded.category, severity = excluded.severity,
+       channel = excluded.channel, unit = excluded.unit, state = excluded.state, outcome = excluded.outcome,
+       is_late = excluded.is_late, is_closed = excluded.is_closed, zone = excluded.zone, day = excluded.day,
+       counted = excluded.counted, body = excluded.body"""
 
 ADD_TO_ROLLUP = """
-INSERT INTO rollup (tenant_id, day, dimension, part, measure, amount)
-SELECT $1, day, dimension, part, measure, amount
-  FROM unnest($2::date[], $3::text[], $4::text[], $5::text[], $6::bigint[])
-       AS added(day, dimension, part, measure, amount)
- ORDER BY day, dimension, part, measure
-ON CONFLICT (tenant_id, day, dimension, part, measure) DO UPDATE SET amount = rollup.amount + excluded.amount"""
+WITH sums AS (
+    INSERT INTO rollup (tenant_id, day, dimension, part, measure, amount)
+    SELECT $1, day, dimension, part, measure, amount
+      FROM unnest($2::date[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+           AS added(day, dimension, part, measure, amount)
+     ORDER BY day, dimension, part, measure
+    ON CONFLICT (tenant_id, day, dimension, part, measure) DO UPDATE SET amount = rollup.amount + excluded.amount
+    RETURNING day, amount)
+SELECT array_agg(DISTINCT day) FROM sums WHERE amount = 0"""
 
 DROP_EMPTY = """
 DELETE FROM rollup
  WHERE tenant_id = $1 AND day = ANY($2::date[]) AND amount = 0"""
 
 
-async def lock_facts(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> dict[UUID, Counted | None]:
-    """Lock the facts of these cases, also of those that have none yet, and return what each has added so far."""
-    await tx.execute(NAME_FACTS, tenant_id, case_ids)
-    return {
-        row["case_id"]: None if row["counted"] is None else _COUNTED.decode(row["counted"])
-        for row in await tx.fetch(LOCK_FACTS, tenant_id, case_ids)
-    }
-
-
 async def put_facts(tx: Tx, tenant_id: UUID, facts: Sequence[StoredFact]) -> None:
     if facts:
-        await tx.execute(PUT_FACTS, tenant_id, facts)
+        rows = {
+            each.case_id: (*msgspec.structs.astuple(each)[:-2], _text(each.counted), _text(each.body)) for each in facts
+        }
+        await tx.execute(PUT_FACTS, tenant_id, *_columns(rows))
 
 
 async def add_to_rollup(tx: Tx, tenant_id: UUID, differences: Mapping[Key, int]) -> None:
@@ -382,8 +457,9 @@ async def add_to_rollup(tx: Tx, tenant_id: UUID, differences: Mapping[Key, int])
     if not differences:
         return
     days, dimensions, parts, measures = zip(*differences, strict=True)
-    await tx.execute(ADD_TO_ROLLUP, tenant_id, days, dimensions, parts, measures, list(differences.values()))
-    await tx.execute(DROP_EMPTY, tenant_id, sorted(set(days)))
+    empty = await tx.fetchval(ADD_TO_ROLLUP, tenant_id, days, dimensions, parts, measures, list(differences.values()))
+    if empty:
+        await tx.execute(DROP_EMPTY, tenant_id, empty)
 
 
 # --- counting anew

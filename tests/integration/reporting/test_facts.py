@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from services.reporting import handlers, repository
-from services.reporting.loops import rebuild, refresh_round, refresh_some
+from services.reporting.loops import Facts, rebuild, refresh_round, refresh_some
+from shared.database import Tx
 from shared.errors import NotYetError
 from shared.messages import (
     AnnouncementMade,
@@ -25,15 +26,21 @@ from shared.messages import (
 from shared.reference import Reference
 from shared.service import Service
 from tests.integration.reporting.told import NINE, Complaint, a_clock, a_tenant, a_whole_life, again
+from tests.waiting import until
 
-STORES: dict[type[Message], Any] = {
-    ComplaintReceived: repository.add_entry,
-    EntryAppended: repository.add_entry,
-    StandingChanged: repository.put_standing,
-    AnnouncementMade: repository.put_announcement,
-    PenaltyPosted: repository.add_posting,
-    DeliveryChanged: repository.put_delivery,
-}
+BOOK = repository.Book()
+
+
+async def note_down(tx: Tx, message: Message, book: repository.Book = BOOK) -> None:
+    stores: dict[type[Message], Any] = {
+        ComplaintReceived: book.add_entry,
+        EntryAppended: book.add_entry,
+        StandingChanged: book.put_standing,
+        AnnouncementMade: book.put_announcement,
+        PenaltyPosted: book.add_posting,
+        DeliveryChanged: book.put_delivery,
+    }
+    await stores[type(message)](tx, message)
 
 
 async def known(service: Service, *tenants: UUID) -> None:
@@ -46,7 +53,7 @@ async def known(service: Service, *tenants: UUID) -> None:
 async def tell(service: Service, *messages: Message) -> None:
     for message in messages:
         async with service.runtime.db.worker_tx(message.tenant_id) as tx:
-            await STORES[type(message)](tx, message)
+            await note_down(tx, message)
 
 
 async def settle(service: Service) -> None:
@@ -175,7 +182,7 @@ async def test_a_gap_in_the_timeline_waits_for_what_is_missing(idle: Service, ro
 
     await tell(idle, third)
     await settle(idle)
-    assert [row[1] for row in await facts_of(root, tenant_id)] == [0]
+    assert await facts_of(root, tenant_id) == []
     assert await rollup_of(root, tenant_id) == {}
 
     await tell(idle, first)
@@ -309,6 +316,74 @@ async def test_several_workers_at_once_count_each_case_once(idle: Service, root:
     assert rollup["2026-03-02", "all", "", "received"] == 12
     assert rollup["2026-03-02", "all", "", "amount:fine:CNY"] == 12 * 7_500
     assert (await rebuild(idle.runtime.db, tenant_id)).sums_changed == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_is_told_in_one_transaction_counts_as_told_one_by_one(
+    idle: Service, root: asyncpg.Connection, seed: int
+) -> None:
+    """Shuffled and told twice, some of it in one transaction: of each thing the same is kept as if it had come singly."""
+    choice = random.Random(seed)
+    singly, together = uuid4(), uuid4()
+    await known(idle, singly, together)
+    for tenant_id in (singly, together):
+        complaints = [Complaint(tenant_id, f"20260302-{number:04}") for number in range(3)]
+        messages = [message for complaint in complaints for message in a_whole_life(complaint)]
+        messages += [
+            complaints[0].announcement("reply/taken back"),
+            complaints[0].announcement("reply/taken back", withdrawn=True),
+        ]
+        if tenant_id == singly:
+            await tell(idle, *messages)
+        else:
+            messages += again(messages)
+            choice.shuffle(messages)
+            half = choice.randint(1, len(messages) - 1)
+            for part in (messages[:half], messages[half:]):
+                async with idle.runtime.db.worker_tx(tenant_id) as tx:
+                    for message in part:
+                        await note_down(tx, message)
+    await settle(idle)
+
+    assert await rollup_of(root, together) == await rollup_of(root, singly)
+    bodies = [sorted(row[5] for row in await facts_of(root, tenant_id)) for tenant_id in (singly, together)]
+    assert bodies[0] == bodies[1]
+
+
+async def test_a_line_waits_for_the_standing_that_follows_it(idle: Service, root: asyncpg.Connection) -> None:
+    """One fact is made of both, at once when the standing has come; the line's own note is gone with it."""
+    tenant_id = uuid4()
+    await known(idle, tenant_id)
+    patient = repository.Book(patience=3600)
+    complaint = Complaint(tenant_id)
+    async with idle.runtime.db.worker_tx(tenant_id) as tx:
+        await note_down(tx, complaint.received(), patient)
+    async with idle.runtime.db.worker_tx(tenant_id) as tx:
+        await note_down(tx, complaint.delivery("queued", 1), patient)
+    assert await refresh_some(idle.runtime.db, tenant_id) == 0
+    assert await facts_of(root, tenant_id) == []
+
+    async with idle.runtime.db.worker_tx(tenant_id) as tx:
+        await note_down(tx, complaint.standing(), patient)
+    assert await refresh_some(idle.runtime.db, tenant_id) == 1
+
+    [fact] = await facts_of(root, tenant_id)
+    assert '"messages:sms:queued": 1' in fact[4]
+    assert await root.fetchval("SELECT count(*) FROM stale") == 0
+
+
+async def test_what_was_put_off_is_made_when_its_time_has_come(idle: Service, root: asyncpg.Connection) -> None:
+    tenant_id = uuid4()
+    await known(idle, tenant_id)
+    async with idle.runtime.db.worker_tx(tenant_id) as tx:
+        await note_down(tx, Complaint(tenant_id).received(), repository.Book(patience=0.01))
+    loop = Facts(idle.runtime.db, size=10, look_seconds=0.02)
+
+    async def made() -> int:
+        await loop.step()
+        return len(await facts_of(root, tenant_id))
+
+    assert await until(made) == 1
 
 
 async def test_a_case_that_cannot_be_made_holds_up_nobody(idle: Service, root: asyncpg.Connection) -> None:
