@@ -21,6 +21,7 @@ import hashlib
 import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from prometheus_client import Gauge
 
 from shared import fail_points
 from shared.database import Database, Tx, is_outage
@@ -177,6 +179,7 @@ class Consumer:
         self._rest = asyncio.Event()
         self._database: Database | None = None
         self._metrics: Metrics | None = None
+        self._backlog: Gauge | None = None
         self.problem: str | None = "has not begun"
 
     # -- pulling -----------------------------------------------------------------------------------------------------------
@@ -184,6 +187,7 @@ class Consumer:
     async def run(self, database: Database, messaging: Messaging, metrics: Metrics) -> None:
         """Pull and apply until cancelled; whatever fails is tried again."""
         self._database, self._metrics = database, metrics
+        self._backlog = metrics.consumer_backlog.labels(self.service, self.name)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pull(messaging))
             for _ in range(WORKERS):
@@ -297,27 +301,27 @@ class Consumer:
         self._arrived.set()
 
     def _read(self, raw: Msg) -> Delivery:
-        metadata = raw.metadata
-        if self._metrics is not None:
-            self._metrics.consumer_backlog.labels(self.service, self.name).set(metadata.num_pending)
+        times, place, pending = told_by(raw.reply)
+        if self._backlog is not None:
+            self._backlog.set(pending)
         headers = raw.headers or {}
-        key = (headers.get("Nats-Msg-Id") or f"{self.stream}:{metadata.sequence.stream}").partition("/")[0]
+        key = (headers.get("Nats-Msg-Id") or f"{self.stream}:{place}").partition("/")[0]
         tenant_id, message, flaw = read(raw.subject, raw.data, self.handlers)
         has_failed = flaw is not None or key in self._known_suspects
-        accused = metadata.num_delivered >= 2 and not has_failed
+        accused = times >= 2 and not has_failed
         return Delivery(
             raw=raw,
             subject=raw.subject,
             body=raw.data,
             key=key,
-            times=metadata.num_delivered,
+            times=times,
             tenant_id=tenant_id,
             message=message,
             flaw=flaw,
             touched=asyncio.get_running_loop().time(),
             suspect=has_failed or accused,
             accused=accused,
-            place=metadata.sequence.stream,
+            place=place,
         )
 
     async def _keep_alive(self) -> None:
@@ -626,11 +630,30 @@ class Consumer:
             self._metrics.messages.labels(self.service, self.name, outcome).inc(count)
 
 
+def told_by(reply: str) -> tuple[int, int, int]:
+    """Return how often a message was delivered, its place in the stream, and how many are behind it, from where its answer goes to.
+
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<place>.<consumer's>.<time>.<behind>`; with a domain two more stand before the stream, and a
+    token may stand last. The client's own reading makes six objects of it, for each message.
+    """
+    tokens = reply.split(".")
+    first = 4 if len(tokens) == 9 else 6
+    if len(tokens) < first + 5 or tokens[1] != "ACK":
+        raise nats.errors.NotJSMessageError
+    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 4])
+
+
+@lru_cache(maxsize=4096)
+def _tenant_of(subject: str) -> UUID:
+    """Return the tenant that a subject names. Raises IndexError or ValueError."""
+    return UUID(subject.split(".")[2])
+
+
 def read(subject: str, body: bytes, handlers: Mapping[type[Any], Handler]) -> tuple[UUID, Message | None, str | None]:
     """Return the subject's tenant, and the message or what is wrong with it."""
     tenant_id = UUID(int=0)
     try:
-        tenant_id = UUID(subject.split(".")[2])
+        tenant_id = _tenant_of(subject)
     except (IndexError, ValueError):
         return tenant_id, None, "the subject names no tenant"
     kind = class_of(subject)
