@@ -39,6 +39,12 @@ class Handlers:
         self.runtime = runtime
         self.reference = runtime.reference
 
+    async def before_complaints(self, messages: Sequence[ComplaintReceived | EntryRequested], tx: Tx) -> None:
+        """Ask once for all new cases of a group what each begins with."""
+        new = [message.case_id for message in messages if isinstance(message, ComplaintReceived)]
+        if len(new) > 1:
+            await parts.of(self.runtime).desk.expect(tx, new)
+
     async def on_complaint(self, message: ComplaintReceived, tx: Tx) -> None:
         """Make the case, its first line exactly as given, and assign it."""
         new = NewCase(
@@ -61,11 +67,12 @@ class Handlers:
             await desk.add(
                 writing, "linked", SYSTEM, {"linked_to": str(message.duplicate_of)}, key="duplicate", checked=False
             )
-        await desk.save(writing)
+        await desk.save(writing, at_the_end=True)
 
     async def on_entry_requested(self, message: EntryRequested, tx: Tx) -> None:
         """Enter an act that reached intake. Nobody waits for an answer, so a refused one stays on the timeline as a comment."""
         desk = parts.of(self.runtime).desk
+        await tx.finish()  # the complaint may have come in this very transaction
         writing = await desk.begin(tx, message.case_id, at=message.at)
         if writing is None:
             raise NotYetError("the complaint has not arrived")
@@ -140,6 +147,7 @@ def consumers(runtime: Runtime[RoutingSettings]) -> Sequence[Consumer]:
             "intake",
             name="routing-on-complaint",
             handlers={ComplaintReceived: on.on_complaint, EntryRequested: on.on_entry_requested},
+            together=on.before_complaints,
         ),
         Consumer("routing", "sla", name="routing-on-sla", handlers={ClockSettled: on.on_settled}),
         Consumer("routing", "notify", name="routing-on-notify", handlers={ClockRested: on.on_rested}),

@@ -7,7 +7,7 @@ transaction of the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from services.routing.domain.picking import NOBODY_NAMED, Pick, pick
 from services.routing.domain.staffing import Member, holders
 from services.routing.repository import assignments, cases, clocks
 from services.routing.repository.assignments import Assignment
-from services.routing.repository.cases import NewCase, Owner, Stored
+from services.routing.repository.cases import Inserted, NewCase, Owner, Stored
 from services.routing.roster import Roster
 from shared import fail_points, outbox
 from shared.database import Tx
@@ -55,6 +55,9 @@ class RefusedToActorError(ForbiddenError):
     slug = RefusedByPolicyError.slug
     title = RefusedByPolicyError.title
 
+
+STAMPS = "routing.stamps"
+"""Of cases that this transaction is about to make."""
 
 ABOUT_THE_ACTOR = frozenset({"forbidden", "beyond_authority"})
 
@@ -153,6 +156,10 @@ class Desk:
 
     # -- beginning -------------------------------------------------------------------------------------------------------
 
+    async def expect(self, tx: Tx, case_ids: Sequence[UUID]) -> None:
+        """Ask once for what `begin_new` asks for each of these cases; NotYetError as there."""
+        tx.kept[STAMPS] = await clocks.stamp_together(tx, tx.tenant_id, case_ids)
+
     async def begin(self, tx: Tx, case_id: UUID, *, at: datetime | None = None) -> Writing | None:
         """Open a case under its row lock; None when the tenant has no such case.
 
@@ -180,7 +187,10 @@ class Desk:
 
     async def begin_new(self, tx: Tx, new: NewCase, first: Entry, *, at: datetime | None = None) -> Writing | None:
         """Open a case that does not exist, with its first line as given; None when it does."""
-        stamp = await clocks.stamp(tx, tx.tenant_id, new.case_id)
+        together: clocks.Stamps | None = tx.kept.get(STAMPS)
+        stamp = together.take(new.case_id) if together is not None else None
+        if stamp is None:
+            stamp = await clocks.stamp(tx, tx.tenant_id, new.case_id)
         if stamp.version is not None:
             return None
         writing = Writing(
@@ -336,9 +346,15 @@ class Desk:
                 number="",
                 subject_key=key_of_case,
             )
-            await cases.insert(
-                tx, tenant_id, new, [entry], bare_columns(writing.policy), Owner(), None, sandbox=writing.sandbox
+            made = Inserted(
+                new=new,
+                entries=[entry],
+                columns=bare_columns(writing.policy),
+                owner=Owner(),
+                wake_at=None,
+                sandbox=writing.sandbox,
             )
+            await cases.insert(tx, tenant_id, [made])
         else:
             await cases.grow_subject(tx, tenant_id, found, [entry])
         await outbox.add(
@@ -388,8 +404,11 @@ class Desk:
 
     # -- saving ----------------------------------------------------------------------------------------------------------
 
-    async def save(self, writing: Writing) -> Standing:
+    async def save(self, writing: Writing, *, at_the_end: bool = False) -> Standing:
         """Add what the system enters by itself, store everything, tell it, and return the standing.
+
+        Args:
+            at_the_end: a new case is stored with others right before the commit, or when somebody calls `tx.finish()`.
 
         Raises ChangedError when the case was written by somebody else, which the row lock rules out for a case that was locked.
         """
@@ -399,18 +418,19 @@ class Desk:
         found = columns(standing, [rule.id for rule in writing.policy.clocks.values() if rule.timer])
         wake_at = standing.next_at
         if writing.new is not None:
-            if not await cases.insert(
-                writing.tx,
-                writing.tenant_id,
-                writing.new,
-                writing.added,
-                found,
-                owner,
-                wake_at,
+            made = Inserted(
+                new=writing.new,
+                entries=writing.added,
+                columns=found,
+                owner=owner,
+                wake_at=wake_at,
                 sandbox=writing.sandbox,
                 assigned=writing.assigned_to,
-            ):
-                raise ChangedError()
+            )
+            if at_the_end and not any(map(approving.requested, writing.added)):
+                writing.tx.at_the_end(_insert).append(made)
+            else:
+                await _insert(writing.tx, [made])
         else:
             assert writing.stored is not None
             if not await cases.update(
@@ -552,6 +572,11 @@ class Desk:
             self.roster.note(tenant_id, was.staff_id, -1)
         if present is not None and not standing.closed and (now is not None or was_closed):
             self.roster.note(tenant_id, present.staff_id, +1, present.assigned_at)
+
+
+async def _insert(tx: Tx, made: Sequence[Inserted]) -> None:
+    if not await cases.insert(tx, tx.tenant_id, made):
+        raise ChangedError()
 
 
 def refused(refusal: Refusal, writing: Writing) -> RefusedByPolicyError | RefusedToActorError:

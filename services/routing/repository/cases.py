@@ -36,34 +36,49 @@ SELECT json_agg(json_build_object('seq', seq, 'kind', kind, 'at', at, 'by', by, 
   FROM entry
  WHERE tenant_id = $1 AND case_id = $2"""
 
-INSERT_CASE = """
-WITH made AS (
+INSERT_CASES = """
+WITH new AS (
+    SELECT *
+      FROM json_to_recordset($2::json) AS c(
+           case_id uuid, kind text, number text, subject_key text, year integer, source text, silent boolean, duplicate_of uuid,
+           policy_version integer, current_policy_version integer, version integer, state text, closed boolean, outcome text,
+           class_kind text, category text, severity text, priority text, rank integer, respondent text, owner_unit text,
+           owner_role text, owner_staff text, received_at timestamptz, changed_at timestamptz, due_at timestamptz,
+           breached_at timestamptz, provisional boolean, creates integer, wake_at timestamptz, sandbox boolean)),
+made AS (
     INSERT INTO "case" (tenant_id, case_id, kind, number, subject_key, year, source, silent, duplicate_of, policy_version,
                         current_policy_version, version, state, closed, outcome, class_kind, category, severity, priority, rank,
                         respondent, owner_unit, owner_role, owner_staff, received_at, changed_at, due_at, breached_at, provisional,
                         creates)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
-            $27, $28, $29, $33)
+    SELECT $1, case_id, kind, number, subject_key, year, source, silent, duplicate_of, policy_version, current_policy_version, version,
+           state, closed, outcome, class_kind, category, severity, priority, rank, respondent, owner_unit, owner_role, owner_staff,
+           received_at, changed_at, due_at, breached_at, provisional, creates
+      FROM new
+     ORDER BY case_id
         ON CONFLICT DO NOTHING
-    RETURNING 1),
+    RETURNING case_id),
 lines AS (
     INSERT INTO entry (tenant_id, case_id, seq, kind, at, by, data, counts, key)
-    SELECT $1, $2, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
-      FROM made,
-           json_to_recordset($30::json) AS e(seq integer, kind text, at timestamptz, by json, data json, counts json, key text)),
+    SELECT $1, made.case_id, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
+      FROM unnest($3::uuid[], $4::text[]) AS line(case_id, entry)
+      JOIN made ON made.case_id = line.case_id
+     CROSS JOIN LATERAL json_to_record(line.entry::json)
+                     AS e(seq integer, kind text, at timestamptz, by json, data json, counts json, key text)),
 named AS (
     INSERT INTO assignment (tenant_id, assignment_id, case_id, seq, unit, role, staff_id, part, in_place_of, rule, clause, named,
                             assigned_at)
-    SELECT $1, a.assignment_id, $2, a.seq, a.unit, a.role, a.staff_id, a.part, a.in_place_of, a.rule, a.clause, a.named, a.assigned_at
-      FROM made,
-           json_to_recordset($34::json) AS a(assignment_id uuid, seq integer, unit text, role text, staff_id text, part text,
-                                             in_place_of text, rule text, clause json, named text, assigned_at timestamptz)),
+    SELECT $1, a.assignment_id, made.case_id, a.seq, a.unit, a.role, a.staff_id, a.part, a.in_place_of, a.rule, a.clause, a.named,
+           a.assigned_at
+      FROM json_to_recordset($5::json) AS a(case_id uuid, assignment_id uuid, seq integer, unit text, role text, staff_id text,
+                                            part text, in_place_of text, rule text, clause json, named text, assigned_at timestamptz)
+      JOIN made ON made.case_id = a.case_id),
 woken AS (
     INSERT INTO wake_up (tenant_id, case_id, wake_at, sandbox)
-    SELECT $1, $2, $31::timestamptz, $32
-      FROM made
-     WHERE $31::timestamptz IS NOT NULL)
-SELECT 1 FROM made"""
+    SELECT $1, made.case_id, new.wake_at, new.sandbox
+      FROM new
+      JOIN made ON made.case_id = new.case_id
+     WHERE new.wake_at IS NOT NULL)
+SELECT count(*) FROM made"""
 
 UPDATE_CASE = """
 WITH made AS (
@@ -181,6 +196,18 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
     duplicate_of: UUID | None = None
 
 
+class Inserted(msgspec.Struct, frozen=True, kw_only=True):
+    """A new case with all that is stored of it at first."""
+
+    new: NewCase
+    entries: Sequence[Entry]
+    columns: Columns
+    owner: Owner
+    wake_at: datetime | None
+    sandbox: bool
+    assigned: Assignment | None = None
+
+
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     case_id: UUID
     version: int
@@ -217,58 +244,33 @@ async def read(tx: Tx, tenant_id: UUID, case_id: UUID) -> Stored | None:
     return None if row is None else _stored(row)
 
 
-async def insert(
-    tx: Tx,
-    tenant_id: UUID,
-    new: NewCase,
-    entries: Sequence[Entry],
-    columns: Columns,
-    owner: Owner,
-    wake_at: datetime | None,
-    *,
-    sandbox: bool,
-    assigned: Assignment | None = None,
-) -> bool:
-    """Store a new case with its first entries and its assignment; False when it is there already."""
-    last = entries[-1]
-    done = await tx.fetchval(
-        INSERT_CASE,
+async def insert(tx: Tx, tenant_id: UUID, cases: Sequence[Inserted]) -> bool:
+    """Store new cases with their first entries and assignments; False when one of them is there already."""
+    lines = [(each.new.case_id, entry) for each in cases for entry in each.entries]
+    done: int = await tx.fetchval(
+        INSERT_CASES,
         tenant_id,
-        new.case_id,
-        new.kind,
-        new.number,
-        new.subject_key,
-        new.year,
-        new.source,
-        new.silent,
-        new.duplicate_of,
-        new.policy_version,
-        columns.current_policy_version,
-        last.seq,
-        columns.state,
-        columns.closed,
-        columns.outcome,
-        columns.class_kind,
-        columns.category,
-        columns.severity,
-        columns.priority,
-        columns.rank,
-        columns.respondent,
-        owner.unit,
-        owner.role,
-        owner.staff_id,
-        new.received_at,
-        last.at,
-        columns.due_at,
-        columns.breached_at,
-        columns.provisional,
-        list(entries),
-        wake_at,
-        sandbox,
-        columns.creates,
-        [] if assigned is None else [assigned],
+        [_row(each) for each in cases],
+        [case_id for case_id, _ in lines],
+        [msgspec.json.encode(entry).decode() for _, entry in lines],
+        [each.assigned for each in cases if each.assigned is not None],
     )
-    return done is not None
+    return done == len(cases)
+
+
+def _row(case: Inserted) -> dict[str, Any]:
+    last = case.entries[-1]
+    return {
+        **msgspec.structs.asdict(case.new),
+        **msgspec.structs.asdict(case.columns),
+        "version": last.seq,
+        "owner_unit": case.owner.unit,
+        "owner_role": case.owner.role,
+        "owner_staff": case.owner.staff_id,
+        "changed_at": last.at,
+        "wake_at": case.wake_at,
+        "sandbox": case.sandbox,
+    }
 
 
 async def update(

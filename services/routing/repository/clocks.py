@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -14,6 +15,11 @@ from shared.errors import NotYetError
 STAMP = """
 SELECT stamped_at, is_sandbox, (SELECT version FROM "case" WHERE tenant_id = $1 AND case_id = $2) AS version,
        coalesce((SELECT revision FROM staff_revision WHERE tenant_id = $1), 0) AS staff_revision
+  FROM stamp_now($1)"""
+
+STAMP_TOGETHER = """
+SELECT stamped_at, is_sandbox, coalesce((SELECT revision FROM staff_revision WHERE tenant_id = $1), 0) AS staff_revision,
+       ARRAY (SELECT case_id FROM "case" WHERE tenant_id = $1 AND case_id = ANY ($2::uuid[])) AS known
   FROM stamp_now($1)"""
 
 TICK = """
@@ -195,6 +201,30 @@ async def stamp(tx: Tx, tenant_id: UUID, case_id: UUID | None = None) -> Stamp:
     if row is None or row["is_sandbox"] is None or row["stamped_at"] is None:
         raise NotYetError("the tenant has not arrived")
     return Stamp(row["stamped_at"].astimezone(UTC), row["is_sandbox"], row["version"], row["staff_revision"])
+
+
+class Stamps:
+    """The same for several cases, each of which may be made once."""
+
+    def __init__(self, stamp: Stamp, missing: set[UUID]) -> None:
+        self._stamp = stamp
+        self._missing = missing
+
+    def take(self, case_id: UUID) -> Stamp | None:
+        """Return the stamp of a case that was not there; None for one that was, that was not asked about, or that was taken."""
+        if case_id not in self._missing:
+            return None
+        self._missing.remove(case_id)
+        return self._stamp
+
+
+async def stamp_together(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> Stamps:
+    """As `stamp`, for several cases in one round trip; they share the instant."""
+    row = await tx.fetchrow(STAMP_TOGETHER, tenant_id, case_ids)
+    if row is None or row["is_sandbox"] is None or row["stamped_at"] is None:
+        raise NotYetError("the tenant has not arrived")
+    stamp = Stamp(row["stamped_at"].astimezone(UTC), row["is_sandbox"], None, row["staff_revision"])
+    return Stamps(stamp, set(case_ids) - set(row["known"]))
 
 
 async def tick(tx: Tx) -> datetime:

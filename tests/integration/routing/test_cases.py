@@ -46,6 +46,26 @@ async def test_a_complaint_becomes_a_case_with_one_assignment_and_is_told(world:
     ]
 
 
+async def test_complaints_of_a_group_are_stored_together_each_once(world: World, shop: Player) -> None:
+    """They share a look at the clock and the statement that stores them; what follows one in the same group finds it."""
+    [consumer] = [each for each in world.service.consumers if each.name == "routing-on-complaint"]
+    assert consumer.together is not None
+    received = [shop.received() for _ in range(4)]
+    request = shop.request(received[0].case_id, "commented")
+    for group in ([*received[:3], request], received):  # and again, with one that is new
+        async with world.service.runtime.db.worker_tx(shop.tenant_id) as tx:
+            await consumer.together(group, tx)
+            for message in group:
+                await consumer.handlers[type(message)](message, tx)
+
+    kinds = [[line["kind"] for line in await shop.timeline(each.case_id)] for each in received]
+    assert kinds == [["received", "commented"], ["received"], ["received"], ["received"]]
+    owners = [(await shop.get(f"/v1/cases/{each.case_id}"))["owner"]["staff"] for each in received]
+    assert sorted(owners) == ["anna", "anna", "ben", "ben"]
+    assert await world.count("assignment WHERE tenant_id = $1 AND active", shop.tenant_id) == 4
+    assert await world.count("outbox WHERE tenant_id = $1 AND subject LIKE '%.entry.appended'", shop.tenant_id) == 5
+
+
 async def test_complaints_are_shared_out_among_those_who_hold_the_role(world: World, shop: Player) -> None:
     ids = [await shop.complaint() for _ in range(4)]
     owners = [(await shop.get(f"/v1/cases/{each}"))["owner"]["staff"] for each in ids]
