@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from shared.engine.runs import Run
     from shared.engine.state import CaseState
 
+MOST_INSTALMENTS = 120
+
 
 class Decision(Struct, eq=False, gc=False):
     """What a person decided on the ledger."""
@@ -410,6 +412,9 @@ class Liability(Struct, eq=False, gc=False):
         """The whole in equal monthly parts; what does not divide is in the last."""
         assert item.instalments is not None
         count = int(case.value(item.instalments[0], self.rule) or 1)
+        if not 1 <= count <= MOST_INSTALMENTS:
+            case.problem(self.rule, f"there are between 1 and {MOST_INSTALMENTS} instalments, not {count}")
+            count = 1
         part = amount // count
         month = case.calendar.month(self.at)
         year, number = int(month[:4]), int(month[5:7]) + (1 if item.instalments[1] == "next_month" else 0)

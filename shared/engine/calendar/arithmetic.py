@@ -27,6 +27,7 @@ Period = Literal["day", "week", "month", "quarter", "half", "year"]
 USUAL_COUNTING: Final = Counting()
 YEARS_AHEAD: Final = 20
 YEARS_BACK: Final = 20
+YEARS_BETWEEN: Final = 100
 FIRST_YEAR: Final = 1901
 LAST_YEAR: Final = 2199
 
@@ -604,10 +605,13 @@ class Calendar:
         table = self._table
         if table is not None and table.first <= first.toordinal() and last.toordinal() < table.first + table.size:
             return table
-        if last.year - first.year > 2 * YEARS_AHEAD:
-            raise BeyondHorizonError(f"{first} to {last} is more than {2 * YEARS_AHEAD} years")
+        if last.year - first.year > YEARS_BETWEEN:
+            raise BeyondHorizonError(f"{first} to {last} is more than {YEARS_BETWEEN} years")
         self._grown(first.year)
-        return self._grown(last.year)
+        table = self._grown(last.year)
+        if first.toordinal() < table.first:  # it began anew, so far do they lie apart
+            table = self._build(first.year - 1, last.year + 1)
+        return table
 
     def _grown(self, year: int) -> _Table:
         """Return a table that covers a year and its neighbours."""

@@ -29,6 +29,8 @@ _DURATION_PART: Final = re.compile(r"(\d{1,12})(?:\.(\d{1,9}))?(ms|us|ns|w|d|h|m
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[-+]\d\d:\d\d)", re.ASCII)
 # Their converters only check, so they may run again on a value that has been through a list's converter.
 CHECKED_ON_USE: Final = frozenset({"string", "bool", "map"})
+EARLIEST_YEAR: Final = 1902
+LATEST_YEAR: Final = 2198
 _NANOSECONDS: Final = {
     "w": 604_800_000_000_000,
     "d": 86_400_000_000_000,
@@ -58,9 +60,12 @@ def parse_instant(text: str) -> datetime:
     if not _INSTANT.fullmatch(text):
         raise ValueError("not an instant: a text like 2026-03-01T09:00:00Z or …+08:00 is expected")
     try:
-        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+        at = datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"not an instant: {error}") from None
+    if not EARLIEST_YEAR <= at.year <= LATEST_YEAR:
+        raise ValueError(f"not an instant between {EARLIEST_YEAR} and {LATEST_YEAR}, where calendars reach")
+    return at
 
 
 @lru_cache(maxsize=4096)

@@ -380,6 +380,16 @@ def test_years_far_apart_are_both_known() -> None:
     assert calendar.due(at("2026-03-05 11:00"), Amount(2600, "wd")) == at("2036-02-21 18:00")
 
 
+def test_days_late_are_counted_over_decades_too() -> None:
+    calendar = a_calendar()
+    for year in (2003, 1990, 1970):
+        through = range(date(year, 1, 1).toordinal() + 1, date(2026, 3, 7).toordinal() + 1)
+        days = sum(date.fromordinal(day).weekday() < 5 for day in through)
+        assert calendar.overdue_days(at(f"{year}-01-01 08:00"), at("2026-03-07 12:00"), "wd") == days
+    with pytest.raises(BeyondHorizonError):
+        calendar.overdue_days(at("1905-01-01 08:00"), at("2026-03-07 12:00"), "wd")
+
+
 def test_days_not_announced_make_a_due_time_provisional() -> None:
     calendar = a_calendar(announced_through=date(2026, 12, 31))
     start = at("2026-12-30 10:00")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from shared.engine.calendar import CalendarBook, CalendarSection
 from shared.engine.case import Case
 from shared.engine.model import Actor, CountStamp, Entry, Standing
@@ -205,3 +207,15 @@ def test_a_routing_by_what_an_entry_says_reaches_each_whom_it_names_whatever_it_
     named = [(one.seq, one.unit or one.staff) for one in found.routing]
     assert named == [(2, "s1"), (2, "s2"), (3, "s3")]
     assert [(one.seq, one.detail) for one in found.problems] == [(6, "data.unit is not a text")]
+
+
+@pytest.mark.parametrize(("asked", "parts"), [(3, 3), (120, 120), (121, 1), (10**15, 1), (-4, 1), (0, 1)])
+def test_instalments_are_no_more_than_anybody_pays(asked: int, parts: int) -> None:
+    paid = {"amount": "300.00", "kind": "compensation", "instalments": {"count": "=data.instalments"}}
+    case = a_case({"penalties": {"rules": [{"id": "paid", "on": "compensated", "party": "shop", "impose": [paid]}]}})
+    enter(case, 1, "received")
+    enter(case, 2, "compensated", instalments=asked)
+    found = standing(case, 1)
+    assert len(found.penalties) == parts
+    assert sum(one.amount_minor or 0 for one in found.penalties) == 30000
+    assert bool(found.problems) == (asked not in (0, 3, 120))

@@ -53,6 +53,8 @@ def test_declared_words_pass(kind: str, data: dict[str, Any]) -> None:
         ("replied", {"amount_cny": "1e3"}, [("/data/amount_cny", None)]),
         ("replied", {"amount_cny": "1.005"}, [("/data/amount_cny", None)]),
         ("replied", {"by": "2026-03-05T18:00:00"}, [("/data/by", None)]),
+        ("replied", {"by": "9999-12-31T23:59:59Z"}, [("/data/by", None)]),
+        ("replied", {"by": "0001-01-01T00:00:00+14:00"}, [("/data/by", None)]),
         ("replied", {"date": "2026-02-30"}, [("/data/date", None)]),
         ("replied", {"score": 4.5}, [("/data/score", None)]),
         ("replied", {"documents": ["a", 1]}, [("/data/documents/1", None)]),
