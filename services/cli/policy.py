@@ -21,24 +21,28 @@ Choices = Annotated[
 ]
 
 
-def _document(file: str) -> Any:
+def _text(file: str) -> str | bytes:
     """A policy by path, or a template by its regime (R04) or name (r04_window)."""
-    from shared.policy.documents import DocumentError, parse
     from shared.policy.template_files import names, text_of
 
     path = Path(file)
-    if path.exists():
-        text: str | bytes = path.read_bytes()
-    else:
-        known = {name: regime for regime, name in names().items()} | {regime: regime for regime in names()}
-        if file not in known:
-            raise CommandError(f"There is no file {file}, and no template of that name.")
-        text = text_of(known[file])
+    if path.is_file():
+        return path.read_bytes()
+    known = {name: regime for regime, name in names().items()} | {regime: regime for regime in names()}
+    if file not in known:
+        raise CommandError(f"There is no file {file}, and no template of that name.")
+    return text_of(known[file])
+
+
+def _document(file: str) -> Any:
+    from shared.policy.documents import DocumentError, parse
+
     try:
-        return parse(text)
+        return parse(_text(file))
     except DocumentError as error:
-        place = "" if error.mark is None else f", line {error.mark.line}, column {error.mark.column}"
-        raise CommandError(f"{file}{place}: {error.message}", NOT_WELL) from None
+        place = file if error.mark is None else f"{file}:{error.mark.line}:{error.mark.column}"
+        where = f"{error.pointer}: " if error.pointer else ""
+        raise CommandError(f"{place}: error: {where}{error.message}", NOT_WELL) from None
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:
@@ -74,14 +78,15 @@ def lint(file: str, *, choices: Choices = None, json: Json = False) -> int:
     """Say everything that can never work or was probably not meant, each with its place and a suggestion."""
     from shared.policy.linting import lint as run
 
-    found = run(_document(file), _settings(choices))
+    found = run(_text(file), _settings(choices))
     if json:
         say_json({"ok": not found.errors, "problems": found.problems})
     else:
         for one in found.problems:
             place = f"{file}:{one.line}:{one.column}" if one.line is not None else file
             hint = f". Did you mean {one.suggestion}?" if one.suggestion else ""
-            say(f"{place}: {one.severity}: {one.path}: {one.message}{hint}")
+            where = f"{one.path}: " if one.path else ""
+            say(f"{place}: {one.severity}: {where}{one.message}{hint}")
         say(f"{_number(found.errors, 'error')}, {_number(found.warnings, 'warning')}")
     return NOT_WELL if found.errors else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -20,6 +20,7 @@ from shared.engine.rules import (
     CLASS_NAMES,
     CLASS_PARTS,
     CLASSES,
+    COMPLAINT_PARTS,
     DECIDES_ACCEPTANCE,
     ON_THE_LEDGER,
     RARE,
@@ -45,12 +46,14 @@ from shared.policy.cel import (
     compile_value,
     near_miss,
 )
-from shared.policy.cel.types import RecordType
+from shared.policy.cel.types import EnumType, RecordType
 from shared.policy.documents import Document, DocumentError, parse
+from shared.policy.naming import COMMON_NAMES
 from shared.policy.problems import PolicyError, PolicyProblem
 from shared.policy.schema import Policy
 from shared.policy.scope import FACT_OPTIONAL, fact_variables, variables
 from shared.policy.settings import substitute, values_of
+from shared.policy.shapes import shape_problem
 
 ENGINE_TRIGGERS = {
     "breach": "the limit of the clock or duty has passed",
@@ -186,39 +189,16 @@ class Compiler:
         try:
             policy = decode_policy(substituted)
         except msgspec.ValidationError as error:
-            raise PolicyError([self.placed(self._decode_problem(str(error), substituted))]) from None
+            raise PolicyError([self.placed(shape_problem(error, substituted, decode_policy))]) from None
         self.policy = policy
-        self.env = Environment(variables(policy), currency=policy.currency, optional=NULLABLE)
-        self.fact_env = Environment(fact_variables(policy), currency=policy.currency, optional=FACT_OPTIONAL)
         self.section = self.calendar or policy.calendar
         self._names()
+        known = variables(policy, EnumType(tuple(self._triggers()), "trigger"))
+        self.env = Environment(known, currency=policy.currency, optional=NULLABLE)
+        self.fact_env = Environment(fact_variables(policy), currency=policy.currency, optional=FACT_OPTIONAL)
         result = self._compile(policy)
         self._fail()
         return result
-
-    def _decode_problem(self, text: str, values: Mapping[str, Any]) -> PolicyProblem:
-        """msgspec's message with a JSON pointer and the near-miss for an unknown key."""
-        message, _, where = text.partition(" - at ")
-        pointer, steps = "", re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where.strip("`"))
-        here: Any = values
-        for name, index in steps:
-            if name == "..." or index == "...":
-                break
-            pointer += f"/{name or index}"
-            try:
-                here = here[name] if name else here[int(index)]
-            except (KeyError, IndexError, TypeError):
-                break
-        unknown = re.search(r"unknown field `([^`]+)`", message)
-        if unknown:
-            known = _fields_at(pointer)
-            return PolicyProblem(
-                path=f"{pointer}/{unknown[1]}",
-                message=f"there is no key {unknown[1]} here",
-                code="unknown-key",
-                suggestion=near_miss(unknown[1], known) if known else None,
-            )
-        return PolicyProblem(path=pointer, message=message[:1].lower() + message[1:], code="shape")
 
     def _names(self) -> None:
         policy, words = self.policy, self.policy.vocabulary
@@ -391,26 +371,8 @@ class Compiler:
             hint = f"step:{head}" if head in steps else near_miss(head, ENTRY_KINDS)
             self.problem(path, f"{head} is no kind of entry", code="unknown-trigger", suggestion=hint)
             return
-        known: Iterable[str]
-        if head in ENTRY_KINDS:
-            known = self.policy.vocabulary.steps
-        elif head in ("breach", "fired", "met", "late", "started"):
-            known = self.clock_ids
-        elif head == "count":
-            known = self.subject_ids
-        elif head in ("penalty", "imposed"):
-            known = self.penalty_ids
-        elif head == "state":
-            known = self.states
-        elif head == "class":
-            known = CLASS_PARTS
-        elif head == "decision":
-            known = ("accepted", "declined")
-        elif head == "action":
-            known = self.action_ids
-        elif head == "effect":
-            known = EFFECT_KINDS
-        else:
+        known = self._named_after(head)
+        if known is None:
             self.problem(
                 path,
                 f"{head} is neither a kind of entry nor a trigger of the engine",
@@ -425,6 +387,36 @@ class Compiler:
                 code="unknown-trigger",
                 suggestion=_prefixed(head, near_miss(rest, known)),
             )
+
+    def _named_after(self, head: str) -> Iterable[str] | None:
+        """What may follow the colon of a trigger; None: it is no trigger."""
+        if head in ENTRY_KINDS:
+            return self.policy.vocabulary.steps
+        match head:
+            case "breach" | "fired" | "met" | "late" | "started":
+                return self.clock_ids
+            case "count":
+                return self.subject_ids
+            case "penalty" | "imposed":
+                return self.penalty_ids
+            case "state":
+                return self.states
+            case "class":
+                return CLASS_PARTS
+            case "decision":
+                return ("accepted", "declined")
+            case "action":
+                return self.action_ids
+            case "effect":
+                return EFFECT_KINDS
+        return None
+
+    def _triggers(self) -> Iterator[str]:
+        """Every trigger that can ever be seen; effects are seen by messages alone."""
+        yield from ENTRY_KINDS
+        for head in (*ENTRY_KINDS, *ENGINE_TRIGGERS):
+            if head != "effect":
+                yield from (f"{head}:{rest}" for rest in self._named_after(head) or ())
 
     def handlers(self, key: str) -> Handlers:
         return self.on.setdefault(key, Handlers())
@@ -492,10 +484,7 @@ class Compiler:
             or any(one.classes for one in self.on.values())
             or any(key.startswith("class:") for key in self.on)
         )
-        readers = {
-            name: sum(group for group, one in inputs.items() if name in one.names)
-            for name in frozenset().union(*(one.names for one in inputs.values()))
-        }
+        readers = {name: sum(group for group, one in inputs.items() if name in one.names) for name in COMPLAINT_PARTS}
         asks_penalty = self._asks_penalty()
         for key, handlers in self.on.items():
             handlers.keys = (key,)
@@ -735,10 +724,7 @@ class Compiler:
                 self.val(rule.members, f"{path}/members"),
                 self.val(rule.as_, f"{path}/as"),
                 rule.auto,
-                literal=False,
             )
-            parts = (made.unit, made.role, made.staff, made.as_)
-            made.literal = made.members is None and not any(callable(part) for part in parts)
             self.covers(rule.clause, made.id)
             for key, condition in self.triggers(rule.on, f"{path}/on"):
                 self.handlers(key).routes.append((condition, made))
@@ -1270,9 +1256,6 @@ class _Settings:
         self.settings = settings
 
 
-COMMON_NAMES = frozenset(
-    {"complainant", "respondent", "respondent_supervisor", "handler", "handler_head", "regulator", "public", "system"}
-)
 TURNS = {
     "1d": "day", "daily": "day", "1wd": "working_day", "1w": "week", "weekly": "week", "1mo": "month", "monthly": "month",
     "calendar_month": "month", "3mo": "quarter", "quarterly": "quarter", "6mo": "half", "half_yearly": "half",
@@ -1340,44 +1323,6 @@ def _prefixed(head: str, hint: str | None) -> str | None:
 
 def _texts(text: schema.Text) -> dict[str, str]:
     return {"en": text} if isinstance(text, str) else dict(text)
-
-
-def _fields_at(pointer: str) -> list[str]:
-    """The keys that the schema knows at a place of the document."""
-    here: Any = Policy
-    for part in [one for one in pointer.split("/") if one]:
-        here = _inside(here, part)
-        if here is None:
-            return []
-    if isinstance(here, type) and issubclass(here, msgspec.Struct):
-        return [field.encode_name for field in msgspec.structs.fields(here)]
-    return []
-
-
-def _inside(kind: Any, part: str) -> Any:
-    info = msgspec.inspect.type_info(kind) if not isinstance(kind, msgspec.inspect.Type) else kind
-    if isinstance(info, msgspec.inspect.StructType):
-        for field in info.fields:
-            if field.encode_name == part:
-                return _plain(field.type)
-        return None
-    if isinstance(info, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
-        return _plain(info.item_type)
-    if isinstance(info, msgspec.inspect.DictType):
-        return _plain(info.value_type)
-    return None
-
-
-def _plain(info: Any) -> Any:
-    """The Struct, list or mapping among the alternatives."""
-    if isinstance(info, msgspec.inspect.UnionType):
-        for one in info.types:
-            if isinstance(one, msgspec.inspect.StructType | msgspec.inspect.ListType | msgspec.inspect.DictType):
-                return _plain(one)
-        return None
-    if isinstance(info, msgspec.inspect.StructType):
-        return info.cls
-    return info
 
 
 def digest(document: Mapping[str, Any]) -> str:

@@ -69,14 +69,18 @@ def parse(text: str | bytes) -> Document:
     try:
         decoded = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DocumentError(f"the text is not UTF-8 at byte {error.start}") from None
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DocumentError("the text is UTF-16: save it as UTF-8", Mark(1, 1)) from None
+        line = data[: error.start].rpartition(b"\n")[2]
+        start = Mark(data.count(b"\n", 0, error.start) + 1, len(line.decode("utf-8", "replace")) + 1)
+        raise DocumentError(f"the text is not UTF-8 at byte {error.start}: save it as UTF-8", start) from None
     loader = _Loader(decoded)
     try:
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark
         mark = None if place is None else Mark(place.line + 1, place.column + 1)
-        raise DocumentError(f"not YAML: {error.problem or error.context}", mark) from None
+        raise DocumentError(f"not YAML: {_in_words(error, decoded)}", mark) from None
     except yaml.YAMLError as error:
         raise DocumentError(f"not YAML: {error}") from None
     except RecursionError:
@@ -87,6 +91,34 @@ def parse(text: str | bytes) -> Document:
         raise DocumentError("a policy is a mapping: it begins with a line such as `policy: 1`", Mark(1, 1))
     marks: dict[str, Mark] = {}
     return Document(_value(node, "", marks, set(), 0), marks)
+
+
+def _in_words(error: yaml.MarkedYAMLError, text: str) -> str:
+    """What the parser did not like, as somebody who writes a policy would say it."""
+    told, mark = str(error.problem or error.context), error.problem_mark
+    lines = text.splitlines()
+    line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "the line begins with a tab: indent with spaces"
+    for problem, words in _YAML:
+        if problem in told:
+            return f"{words} ({told})"
+    return told
+
+
+_YAML = (
+    ("mapping values are not allowed", "a text that contains `: ` stands in quotes, or the line is indented too far"),
+    ("another document", "a policy is one document: take out the line `---`"),
+    ("',' or", "a bracket is not closed, or a text inside it needs quotes around it"),
+    ("expected key", "the line is not indented like those it belongs to, or a quote before it is not closed"),
+    ("'-' indicator", "the line is not indented like the items above it"),
+    ("expected <block end>", "the line is not indented like those it belongs to"),
+    ("unexpected end of stream", "a quote is opened and not closed"),
+    ("unknown escape", "in \"…\" a \\ begins an escape: use '…' instead"),
+    ("could not find expected ':'", "a `:` is missing after the key"),
+    ("cannot start any token", "a text that begins with such a character stands in quotes"),
+)
+"""Part of what the parser says, and what it mostly means."""
 
 
 def _value(node: yaml.Node, pointer: str, marks: dict[str, Mark], seen: set[int], depth: int) -> Any:

@@ -7,26 +7,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from msgspec import Struct
 
-from shared.engine.amounts import parse_amount
+from shared.engine.amounts import MOST, Amount, parse_amount
+from shared.engine.calendar import CalendarBook
 from shared.engine.calendar import problems as calendar_problems
 from shared.engine.holidays import countries
 from shared.engine.model import ENTRY_KINDS
+from shared.engine.penalties import MOST_INSTALMENTS
 from shared.engine.rules import ClockRule, CompiledPolicy
 from shared.policy import catalogue, schema
-from shared.policy.cel import BOOL, ExpressionError, compile_expression
+from shared.policy.cel import BOOL, ExpressionError, compile_expression, near_miss
 from shared.policy.cel.environment import Environment
 from shared.policy.compiling import NULLABLE, Compiler, compiled_states
 from shared.policy.documents import Document, escape
+from shared.policy.naming import COMMON_NAMES, undeclared
 from shared.policy.problems import PolicyError, PolicyProblem
 from shared.policy.quiet_hours import parse_quiet_hours
 from shared.policy.scope import variables
 from shared.policy.wording import problems as wording_problems
 from shared.policy.wording import shown_fields
+
+ANCHORS = ("start", "received")
+MOST_TURNS = 400
+SOME_DAY = datetime(2026, 1, 5, 2, tzinfo=UTC)
 
 
 class Findings(Struct, frozen=True):
@@ -67,7 +75,13 @@ class Linter:
 
     def run(self) -> None:
         self._calendars()
+        if self.problems:  # on such a calendar nothing can be counted
+            return
+        self.book = CalendarBook.of(self.compiler.section)
         self._clocks()
+        self._duties()
+        self._counters()
+        self.problems += undeclared(self.document, self.compiler.names, self.compiler.states)
         self._reach()
         self._cycles()
         self._states()
@@ -122,6 +136,54 @@ class Linter:
                 if into == out and _unconditional(pause.from_) == _unconditional(pause.to):
                     self.error(where, "what begins the pause also ends it", "pause-without-length")
             self._rungs(clock, rule, path)
+            self._series(clock, rule, path)
+            self._ends(rule, path)
+            if isinstance(clock.anchor, str) and not clock.anchor.startswith("=") and clock.anchor not in ANCHORS:
+                told = f"a limit counts from its start, from received or from a value, not from {clock.anchor}"
+                self.error(f"{path}/anchor", told, "unknown-name", near_miss(clock.anchor, ANCHORS))
+
+    def _series(self, clock: schema.Clock, rule: ClockRule, path: str) -> None:
+        """A series has an end in sight: all of it is looked at each time a complaint is."""
+        repeat, every = clock.repeat, rule.repeat_every
+        if repeat is None or every is None:
+            return
+        if every.n < 1:
+            self.error(f"{path}/repeat/every", "a series in which nothing lies apart never ends", "endless")
+        elif repeat.count is not None:
+            if repeat.count < 1:
+                self.error(f"{path}/repeat/count", "a series has at least one turn", "shape")
+            elif repeat.count * every.n > MOST[every.unit] or repeat.count > MOST_TURNS:
+                told = (
+                    f"{repeat.count} times {repeat.every} is too long a series: at most {MOST_TURNS} turns in ten years"
+                )
+                self.error(f"{path}/repeat/count", told, "endless")
+
+    def _ends(self, rule: ClockRule, path: str) -> None:
+        """Each fixed limit comes to its end on the calendar it counts on."""
+        for _, limit in rule.cases:
+            if isinstance(limit, Amount):
+                try:
+                    self.book.at(rule.calendar, SOME_DAY, SOME_DAY).due(SOME_DAY, limit, rule.counting)
+                except ValueError as error:
+                    self.error(f"{path}/within", f"the limit never ends: {error}", "never-ends")
+
+    def _counters(self) -> None:
+        for place, subject in enumerate(self.document.subjects):
+            threshold = subject.threshold
+            if threshold is not None:
+                for key, least in (("more_than", 0), ("at_least", 1)):
+                    value = getattr(threshold, key)
+                    if value is not None and value < least:
+                        told = f"every count is {key.replace('_', ' ')} {value}; a threshold begins with {least}"
+                        self.error(f"/subjects/{place}/threshold/{key}", told, "threshold")
+
+    def _duties(self) -> None:
+        for place, duty in enumerate(self.document.duties):
+            for number, window in enumerate(duty.windows):
+                for key, text in (("window", window.window), ("covers", window.covers)):
+                    if text and not all(_is_day(one) for one in text.split("/")):
+                        told = f"{text} names a day that not every year has"
+                        self.error(f"/duties/{place}/windows/{number}/{key}", told, "shape")
 
     def _left_open(self) -> set[str]:
         """Clocks whose limit is a setting that the tenant has not chosen: measured until it does."""
@@ -285,7 +347,9 @@ class Linter:
                     )
                     if name not in common and name not in ("system", "admin"):
                         told = f"there is no unit, role or group {name}, so this gate lets nobody through"
-                        self.error(f"/workflow/gates/{place}/by", told, "unknown-name")
+                        self.error(
+                            f"/workflow/gates/{place}/by", told, "unknown-name", near_miss(name, self.compiler.names)
+                        )
 
     # -- penalties -------------------------------------------------------------------------------------------------------
 
@@ -302,6 +366,17 @@ class Linter:
                 self.warn(f"/penalties/stacks/{escape(name)}", f"no penalty stands in the stack {name}", "unused")
 
     def _imposed(self, item: schema.Imposed, path: str) -> None:
+        for place, factor in enumerate(item.multiply):
+            if isinstance(factor.by, str) and not factor.by.startswith("=") and _decimal(factor.by) is None:
+                self.error(
+                    f"{path}/multiply/{place}/by", f"{factor.by} is no factor such as 2 or 0.5", "penalty-amount"
+                )
+        parts = None if item.instalments is None else item.instalments.count
+        if parts is not None and not (isinstance(parts, str) and parts.startswith("=")):
+            number = _decimal(str(parts))
+            if number is None or number != int(number) or not 1 <= number <= MOST_INSTALMENTS:
+                told = f"{parts} is no number of instalments between 1 and {MOST_INSTALMENTS}"
+                self.error(f"{path}/instalments/count", told, "penalty-amount")
         for name in ("amount", "at_least", "at_most"):
             value = getattr(item, name)
             if isinstance(value, str) and value.startswith("-"):
@@ -356,6 +431,12 @@ class Linter:
             self.warn("/intake/channels", "no channel is declared, so any is taken", "no-channels")
 
     def _messages(self) -> None:
+        known = {*self.compiler.names, *COMMON_NAMES}
+        for place, rule in enumerate(self.document.messages):
+            for number, name in enumerate(rule.to):
+                if isinstance(name, str) and not name.startswith("=") and name not in known:
+                    told = f"there is no unit, role or group {name}, so only a member of staff with this id is told"
+                    self.warn(f"/messages/{place}/to/{number}", told, "unknown-name", near_miss(name, known))
         fields = shown_fields(self.document.vocabulary.fields)
         clocks = [*self.policy.clocks, *(duty.id for duty in self.document.duties)]
         for place, rule in enumerate(self.document.messages):
@@ -456,6 +537,13 @@ def _cycle(start: str, causes: Mapping[str, set[str]]) -> list[str] | None:
         return False
 
     return trail if walk(start) else None
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return bool(date.fromisoformat(f"2026-{text}"))
+    except ValueError:
+        return False
 
 
 def _decimal(value: Any) -> Decimal | None:

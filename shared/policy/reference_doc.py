@@ -19,9 +19,10 @@ from shared.engine.model import EFFECT_KINDS
 from shared.policy import schema
 from shared.policy.cel.functions import Function, standard_functions
 from shared.policy.cel.types import EnumType, ListType, MapType, RecordType, Type
-from shared.policy.compiling import COMMON_NAMES, ENGINE_TRIGGERS, compiled_states
+from shared.policy.compiling import ENGINE_TRIGGERS, compiled_states
 from shared.policy.documents import LARGEST
 from shared.policy.meanings import COMMON, meanings_of, summary_of
+from shared.policy.naming import COMMON_NAMES
 from shared.policy.scope import DATA, FACT_MEANINGS, MEANINGS, fact_variables, variables
 from shared.policy.words import CLOCK_PARTS, EFFECTS, KINDS, PARTS, PATHS, PENALTIES
 

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from shared.engine.calendar import CalendarSection
+from shared.engine.calendar.section import ClockTime
 
 RuleId = Annotated[
     str, Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=80, description="stable name of the rule, snake_case")
@@ -468,7 +469,7 @@ class CountingChange(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     """
 
     count_first_day: bool | None = None
-    cutoff: str | None = None
+    cutoff: ClockTime | None = None
     roll: Literal["none", "next_working_day"] | None = None
     working_day_end: Literal["close", "midnight"] | None = None
     hour_mode: Literal["round_the_clock", "office_hours"] | None = None

@@ -179,8 +179,8 @@ def _enum(values: Mapping[str, object], name: str) -> Type:
     return EnumType(tuple(values), name) if values else STRING
 
 
-def variables(policy: Policy) -> dict[str, Type]:
-    """Every name and its type for the expressions of this policy."""
+def variables(policy: Policy, triggers: EnumType | None = None) -> dict[str, Type]:
+    """Every name and its type for the expressions of this policy; `triggers`: all that can ever have been seen."""
     words = policy.vocabulary
     entry = entry_type(policy)
     states = {
@@ -223,8 +223,8 @@ def variables(policy: Policy) -> dict[str, Type]:
         "by": STRING,
         "roles": NAMES,
         "actor_unit": STRING,
-        "seen": MapType(INT),
-        "last": MapType(entry),
+        "seen": MapType(INT, key=triggers),
+        "last": MapType(entry, key=triggers),
         "entries": ListType(entry),
         "collected": RecordType(
             {name: NAMES for name, kind in data_type(policy).fields.items() if kind in (NAMES, DYN)}, "collected"

@@ -242,8 +242,12 @@ class Checker:
                     message = f"{written(operand) or operand.type} has no field {node.field}"
                     declared = self.problem(message, node.at, near_miss(node.field, fields))
                 found = declared
-            case MapType(value=value):
+            case MapType(value=value, key=keys):
                 found = value
+                if keys is not None and node.field not in keys.values:
+                    message = f'"{node.field}" is not a known {keys.name}'
+                    hint = near_miss(node.field, keys.values)
+                    found = self.problem(message, node.at, None if hint is None else f'"{hint}"')
             case other if other is FAULTY:
                 found = FAULTY
             case other if other is not DYN:
@@ -260,9 +264,9 @@ class Checker:
             case ListType(item=item):
                 found = item
                 key = self.fits(key, INT, "the place in a list")
-            case MapType(value=value):
+            case MapType(value=value, key=keys):
                 found = value
-                key = self.fits(key, STRING, "the key of a map")
+                key = self.fits(key, keys or STRING, "the key of a map")
             case RecordType():
                 found = self.problem("the field of a record is named, not computed", node.at)
             case other if other is FAULTY or key.type is FAULTY:
@@ -391,8 +395,8 @@ class Checker:
                     self.known_value(right, left.type)
                 elif isinstance(item, EnumType):
                     self.known_value(left, item)
-            case MapType():
-                left = self.fits(left, STRING, "the key of a map")
+            case MapType(key=keys):
+                left = self.fits(left, keys or STRING, "the key of a map")
             case found if found is not DYN and found is not FAULTY:
                 hint = None
                 if found.kind == "string":

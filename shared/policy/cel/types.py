@@ -52,13 +52,15 @@ class ListType(Type, frozen=True):
 
 
 class MapType(Type, frozen=True):
-    """Keys are strings, not known beforehand; a missing key reads as null.
+    """Keys are strings; a missing key reads as null.
 
-    `is_total` spares the author the warning about that, for a mapping that has an answer to every key.
+    `is_total` spares the author the warning about that, for a mapping that has an answer to every key. `key` holds the keys that can ever
+    be there, where they are known beforehand: asking for any other is an error.
     """
 
     value: Type
     is_total: bool = False
+    key: EnumType | None = None
 
     @property
     def kind(self) -> str:

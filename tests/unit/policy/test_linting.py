@@ -104,6 +104,110 @@ BROKEN: list[tuple[str, list[tuple[str, Any]], str, str, str]] = [
     ("step without its prefix", [("clocks/0/stop", "callback")], "/clocks/0/stop", "unknown-trigger", "step:callback"),
     ("unknown step", [("clocks/0/stop", "step:calback")], "/clocks/0/stop", "unknown-trigger", "step:callback"),
     ("amount with a blank", [("settings/reply.limit/default", "3 wd")], "/clocks/0/within", "amount", "3wd"),
+    ("a word that does not fit", [("clocks/0/again", "restrat")], "/clocks/0/again", "shape", "restart"),
+    ("a list forgotten", [("messages/0/channel", "sms")], "/messages/0/channel", "shape", "[sms]"),
+    (
+        "a whole number for money",
+        [("penalties/rules/0/impose/0/amount", None), ("penalties/rules/0/impose/0/at_least", 50)],
+        "/penalties/rules/0/impose/0/at_least",
+        "shape",
+        '"50"',
+    ),
+    (
+        "a key of a mapping that is no date",
+        [("calendar", {"calendars": {"default": {}, "other": {"exceptions": {"2026-12-24": [], "2026-13-01": []}}}})],
+        "/calendar/calendars/other/exceptions/2026-13-01",
+        "shape",
+        "2026-12-24",
+    ),
+    (
+        "a wrong type deep in a mapping",
+        [("vocabulary/fields/size", {"type": "mony"})],
+        "/vocabulary/fields/size/type",
+        "shape",
+        "money",
+    ),
+    ("a time of day", [("clocks/0/counting", {"cutoff": "5pm"})], "/clocks/0/counting/cutoff", "shape", "17:30"),
+    (
+        "something never seen",
+        [("workflow/gates/0/when", '"repliet" in seen')],
+        "/workflow/gates/0/when",
+        "expression",
+        "replied",
+    ),
+    (
+        "a step never seen",
+        [("workflow/gates/0/when", 'last["callback"].at != null')],
+        "/workflow/gates/0/when",
+        "expression",
+        "step:callback",
+    ),
+    (
+        "a party that nobody is",
+        [("penalties/rules/0/party", "directr")],
+        "/penalties/rules/0/party",
+        "unknown-name",
+        "director",
+    ),
+    ("an owner that nobody is", [("clocks/0/owner", ["=by", "offce"])], "/clocks/0/owner", "unknown-name", "office"),
+    (
+        "a head that nobody is",
+        [("organisation/units/office", {"head": "directr"})],
+        "/organisation/units/office/head",
+        "unknown-name",
+        "director",
+    ),
+    (
+        "a unit above itself",
+        [("organisation/units/office", {"parent": "office"})],
+        "/organisation/units/office/parent",
+        "cycle",
+        "itself",
+    ),
+    ("a type that is none", [("vocabulary/data", {"days": "integer"})], "/vocabulary/data/days", "unknown-name", "int"),
+    (
+        "a series without end",
+        [("clocks/0/repeat", {"every": "1mo", "count": 999_999})],
+        "/clocks/0/repeat/count",
+        "endless",
+        "400",
+    ),
+    ("a series of nothing", [("clocks/0/repeat", {"every": "0d"})], "/clocks/0/repeat/every", "endless", "never ends"),
+    (
+        "a limit that never ends",
+        [("calendar", {"calendars": {"default": {"hours": {"mon": ["09:00-09:01"]}}}}), ("clocks/0/within", "60bh")],
+        "/clocks/0/within",
+        "never-ends",
+        "20 years",
+    ),
+    (
+        "too many instalments",
+        [("penalties/rules/0/impose/0/instalments", {"count": 1_000_000})],
+        "/penalties/rules/0/impose/0/instalments/count",
+        "penalty-amount",
+        "120",
+    ),
+    (
+        "a factor in words",
+        [("penalties/rules/0/impose/0/multiply", [{"by": "twice"}])],
+        "/penalties/rules/0/impose/0/multiply/0/by",
+        "penalty-amount",
+        "0.5",
+    ),
+    (
+        "a day that is none",
+        [("duties/0/windows", [{"window": "02-30/03-10"}])],
+        "/duties/0/windows/0/window",
+        "shape",
+        "02-30",
+    ),
+    (
+        "a stage that is none",
+        [("guidance", [{"clause": "R98.1", "text": "x", "stage": "recieved"}])],
+        "/guidance/0/stage",
+        "unknown-name",
+        "received",
+    ),
     (
         "unknown field",
         [("classification/0/when", "fields.mayor == true")],
@@ -312,12 +416,20 @@ def test_a_finding_in_text_bears_its_line() -> None:
         ("policy: [\n", "YAML"),
         ("x" * 600_000, "512 KB"),
         ('policy: 1\ntitle: "\\0"\n', "cannot be stored"),
+        ("policy: 1\nintake:\n\tchannels: {}\n", "3:1 not YAML: the line begins with a tab"),
+        ("policy: 1\ntitle: Town: water\n", "2:12 not YAML: a text that contains `: ` stands in quotes"),
+        ("policy: 1\nintake:\n  channels: {}\n required: []\n", "4:2 not YAML: the line is not indented like"),
+        ("policy: 1\nclocks:\n  - {id: a, start: b\n  - {id: c}\n", "a bracket is not closed"),
+        ("policy: 1\n---\npolicy: 1\n", "take out the line"),
+        ('policy: 1\ntitle: "T\n', "a quote is opened and not closed"),
+        ("policy: 1\ntitle: 城镇\n".encode("gbk"), "2:8 the text is not UTF-8 at byte 17: save it as UTF-8"),
+        ("policy: 1\n".encode("utf-16"), "save it as UTF-8"),
     ],
 )
-def test_a_text_that_is_no_document_is_told(text: str, word: str) -> None:
+def test_a_text_that_is_no_document_is_told(text: str | bytes, word: str) -> None:
     (found,) = lint(text).errors
     assert found.code == "document"
-    assert word in found.message
+    assert word in f"{found.line}:{found.column} {found.message}"
 
 
 def test_doubtful_rules_are_warned_about() -> None:

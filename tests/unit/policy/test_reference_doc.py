@@ -10,9 +10,9 @@ from msgspec import Struct
 from shared.engine.model import ENTRY_KINDS
 from shared.policy import schema, scope
 from shared.policy.cel.functions import standard_functions
-from shared.policy.compiling import COMMON_NAMES
 from shared.policy.json_schema import json_schema
 from shared.policy.meanings import keys_of, meanings_of, summary_of
+from shared.policy.naming import COMMON_NAMES
 from shared.policy.reference_doc import SECTIONS, reference, unexplained
 from shared.policy.words import EFFECTS, KINDS, PARTS, PENALTIES
 
