@@ -20,7 +20,6 @@ from shared.engine.rules import (
     CLASS_NAMES,
     CLASS_PARTS,
     CLASSES,
-    COMPLAINT_PARTS,
     DECIDES_ACCEPTANCE,
     ON_THE_LEDGER,
     RARE,
@@ -484,7 +483,10 @@ class Compiler:
             or any(one.classes for one in self.on.values())
             or any(key.startswith("class:") for key in self.on)
         )
-        readers = {name: sum(group for group, one in inputs.items() if name in one.names) for name in COMPLAINT_PARTS}
+        readers = {
+            name: sum(group for group, one in inputs.items() if name in one.names)
+            for name in frozenset().union(*(one.names for one in inputs.values()))
+        }
         asks_penalty = self._asks_penalty()
         for key, handlers in self.on.items():
             handlers.keys = (key,)
@@ -724,7 +726,10 @@ class Compiler:
                 self.val(rule.members, f"{path}/members"),
                 self.val(rule.as_, f"{path}/as"),
                 rule.auto,
+                literal=False,
             )
+            parts = (made.unit, made.role, made.staff, made.as_)
+            made.literal = made.members is None and not any(callable(part) for part in parts)
             self.covers(rule.clause, made.id)
             for key, condition in self.triggers(rule.on, f"{path}/on"):
                 self.handlers(key).routes.append((condition, made))
