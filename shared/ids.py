@@ -41,3 +41,16 @@ def derived_id(*parts: str | UUID | int) -> UUID:
     digest = _namespace.copy()
     digest.update("".join([f"{len(text)}:{text}" for text in map(str, parts)]).encode())
     return UUID(int=int.from_bytes(digest.digest()[:16], "big") & _BARE | _VERSION_5)
+
+
+class Deriving:
+    """Gives what `derived_id` gives for ids that begin with the same parts, in half the time."""
+
+    def __init__(self, *beginning: str | UUID | int) -> None:
+        self._begun = _namespace.copy()
+        self._begun.update("".join([f"{len(text)}:{text}" for text in map(str, beginning)]).encode())
+
+    def id(self, *parts: str) -> UUID:
+        digest = self._begun.copy()
+        digest.update("".join([f"{len(text)}:{text}" for text in parts]).encode())
+        return UUID(int=int.from_bytes(digest.digest()[:16], "big") & _BARE | _VERSION_5)

@@ -15,8 +15,19 @@ from services.sla.domain.standing import digest_of
 from services.sla.repository import Rest, Row, Watched
 from shared.engine.case import Case
 from shared.engine.model import EffectView, Standing
-from shared.ids import derived_id
+from shared.ids import Deriving
 from shared.messages import AnnouncementMade, Message, PenaltyPosted, StandingChanged
+
+
+class _Ids:
+    """The ids of what is told about cases of one tenant: of the same fact the same, however often it is told."""
+
+    def __init__(self, tenant_id: UUID) -> None:
+        self.announcement = Deriving("announcement", tenant_id)
+        self.withdrawn = Deriving("announcement.withdrawn", tenant_id)
+        self.posting = Deriving("posting", tenant_id)
+        self.posted = Deriving("penalty.posted", tenant_id)
+        self.standing = Deriving("standing", tenant_id)
 
 
 class Batch:
@@ -30,6 +41,7 @@ class Batch:
         self.tenant_id = tenant_id
         self.now = now
         self.tolerance = tolerance
+        self._ids = _Ids(tenant_id)
         self.cases: dict[UUID, tuple[Watched, datetime]] = {}  # with the instant each was looked at
         self.announced: list[tuple[UUID, EffectView, bool]] = []
         self.withdrawn: list[tuple[UUID, str]] = []
@@ -56,7 +68,7 @@ class Batch:
         self.messages += announced
         self.messages += [self._posted(case, row) for row in rows]
         if digest != case.digest or standing.seq != case.folded_seq:
-            self.messages.append(standing_changed(self.tenant_id, case, standing, facts))
+            self.messages.append(self._changed(case, standing, facts))
         self.rests.append(Rest(case.case_id, standing.next_at, standing.seq, now, digest, case.postings + len(rows)))
 
     def took_back(self, effects: Iterable[tuple[UUID, EffectView]]) -> None:
@@ -65,7 +77,7 @@ class Batch:
             case, now = self.cases[case_id]
             self.messages.append(
                 AnnouncementMade(
-                    message_id=derived_id("announcement.withdrawn", self.tenant_id, case_id, effect.key),
+                    message_id=self._ids.withdrawn.id(str(case_id), effect.key),
                     tenant_id=self.tenant_id,
                     at=now,
                     case_id=case_id,
@@ -79,7 +91,7 @@ class Batch:
     def _announcement(self, case: Watched, effect: EffectView, now: datetime) -> AnnouncementMade:
         shown = msgspec.structs.replace(effect, silent=True) if case.silent else effect
         return AnnouncementMade(
-            message_id=derived_id("announcement", self.tenant_id, case.case_id, effect.key),
+            message_id=self._ids.announcement.id(str(case.case_id), effect.key),
             tenant_id=self.tenant_id,
             at=effect.at,
             case_id=case.case_id,
@@ -92,7 +104,7 @@ class Batch:
     def _row(self, case: Watched, folded: Case, count: int, posting: Posting, now: datetime) -> Row:
         penalty = posting.penalty
         return Row(
-            posting_id=derived_id("posting", self.tenant_id, case.case_id, str(count)),
+            posting_id=self._ids.posting.id(str(case.case_id), str(count)),
             case_id=case.case_id,
             key=posting.key,
             difference_minor=posting.difference_minor,
@@ -105,7 +117,7 @@ class Batch:
 
     def _posted(self, case: Watched, row: Row) -> PenaltyPosted:
         return PenaltyPosted(
-            message_id=derived_id("penalty.posted", self.tenant_id, row.posting_id),
+            message_id=self._ids.posted.id(str(row.posting_id)),
             tenant_id=self.tenant_id,
             at=row.posted_at,
             case_id=case.case_id,
@@ -116,26 +128,25 @@ class Batch:
             number=case.number,
         )
 
-
-def standing_changed(tenant_id: UUID, case: Watched, standing: Standing, facts: dict[str, Any]) -> StandingChanged:
-    return StandingChanged(
-        message_id=derived_id("standing", tenant_id, case.case_id, str(standing.seq), standing.now.isoformat()),
-        tenant_id=tenant_id,
-        at=standing.now,
-        case_id=case.case_id,
-        case_kind=case.case_kind,
-        seq=standing.seq,
-        now=standing.now,
-        state=standing.state,
-        closed=standing.closed,
-        classified=standing.classified,
-        outcome=standing.outcome,
-        acceptance=standing.acceptance,
-        clocks=standing.clocks,
-        penalties=standing.penalties,
-        owner=standing.owner,
-        routing=standing.routing,
-        facts=facts,
-        number=case.number,
-        policy_version=standing.policy_version,
-    )
+    def _changed(self, case: Watched, standing: Standing, facts: dict[str, Any]) -> StandingChanged:
+        return StandingChanged(
+            message_id=self._ids.standing.id(str(case.case_id), str(standing.seq), standing.now.isoformat()),
+            tenant_id=self.tenant_id,
+            at=standing.now,
+            case_id=case.case_id,
+            case_kind=case.case_kind,
+            seq=standing.seq,
+            now=standing.now,
+            state=standing.state,
+            closed=standing.closed,
+            classified=standing.classified,
+            outcome=standing.outcome,
+            acceptance=standing.acceptance,
+            clocks=standing.clocks,
+            penalties=standing.penalties,
+            owner=standing.owner,
+            routing=standing.routing,
+            facts=facts,
+            number=case.number,
+            policy_version=standing.policy_version,
+        )

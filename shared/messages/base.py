@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -50,7 +51,12 @@ def tenant_token(tenant_id: UUID) -> str:
 
 
 def subject_of(message: Message) -> str:
-    return type(message).SUBJECT.format(tenant_id=tenant_token(message.tenant_id))
+    return _subject(type(message).SUBJECT, message.tenant_id)
+
+
+@lru_cache(maxsize=4096)
+def _subject(template: str, tenant_id: UUID) -> str:
+    return template.format(tenant_id=tenant_token(tenant_id))
 
 
 def type_of(message: Message) -> str:

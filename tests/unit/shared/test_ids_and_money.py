@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.ids import derived_id, new_id
+from shared.ids import Deriving, derived_id, new_id
 from shared.money import Money, exponent, format_minor, parse_minor
 
 CURRENCIES = st.sampled_from(["CNY", "EUR", "JPY", "KWD", "CLF", "USD"])
@@ -33,6 +33,12 @@ def test_the_same_parts_give_the_same_id_forever() -> None:
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
 def test_other_parts_give_another_id(one: list[str], other: list[str]) -> None:
     assert (derived_id(*one) == derived_id(*other)) == (one == other)
+
+
+def test_ids_that_begin_alike_are_those_that_are_derived_each_by_itself() -> None:
+    deriving = Deriving("announcement", UUID(int=7))
+    for parts in (("a", "bc"), ("ab", "c"), ("ü",), ()):
+        assert deriving.id(*parts) == derived_id("announcement", UUID(int=7), *parts)
 
 
 @given(st.integers(-(10**14), 10**14), CURRENCIES)
