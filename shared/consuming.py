@@ -128,6 +128,7 @@ class Delivery(msgspec.Struct, eq=False):
     suspect: bool = False  # handled by itself: it has failed before, or
     accused: bool = False  # may have ended a process, and is handled with nothing else in hand
     place: int = 0  # in the stream
+    came: float = 0.0  # when it was read
 
 
 class Consumer:
@@ -142,6 +143,7 @@ class Consumer:
             stream need two names.
         together: called with a group's new messages before the first is handled: what can be stored or looked up for all of them in one
             statement. What it leaves for the handlers goes into `tx.kept`. It may be called with one message, and a second time.
+        linger: seconds for which a tenant's first message waits for more, so that they share a transaction; for what nobody waits for.
     """
 
     def __init__(
@@ -153,12 +155,14 @@ class Consumer:
         handlers: Mapping[type[Any], Handler],
         name: str | None = None,
         together: Together | None = None,
+        linger: Callable[[UUID], float] = lambda _: 0.0,
     ) -> None:
         self.service = service
         self.stream = stream_of(stream)
         self.name = name or f"{service}-on-{stream.lower()}"
         self.handlers = dict(handlers)
         self.together = together
+        self.linger = linger
         self.subjects = (
             list(subjects) if subjects else sorted({kind.SUBJECT.format(tenant_id="*") for kind in handlers})
         )
@@ -298,6 +302,10 @@ class Consumer:
             self._suspects.append(delivery)
         else:
             self._waiting.setdefault(delivery.tenant_id, deque()).append(delivery)
+            linger = self.linger(delivery.tenant_id)
+            if linger > 0 and len(self._waiting[delivery.tenant_id]) < BATCH:
+                asyncio.get_running_loop().call_later(linger + 0.01, self._arrived.set)
+                return
         self._arrived.set()
 
     def _read(self, raw: Msg) -> Delivery:
@@ -309,6 +317,7 @@ class Consumer:
         tenant_id, message, flaw = read(raw.subject, raw.data, self.handlers)
         has_failed = flaw is not None or key in self._known_suspects
         accused = times >= 2 and not has_failed
+        now = asyncio.get_running_loop().time()
         return Delivery(
             raw=raw,
             subject=raw.subject,
@@ -318,7 +327,8 @@ class Consumer:
             tenant_id=tenant_id,
             message=message,
             flaw=flaw,
-            touched=asyncio.get_running_loop().time(),
+            touched=now,
+            came=now,
             suspect=has_failed or accused,
             accused=accused,
             place=place,
@@ -370,6 +380,8 @@ class Consumer:
             if tenant_id in self._busy:
                 continue
             size = FAIR_BATCH if len(self._waiting) > 1 else BATCH
+            if len(queue) < size and self._lingers(tenant_id, queue[0]):
+                continue
             if tenant_id == LIVE:
                 first = self._first_in_hand()
                 size = min(size, sum(delivery.place < first for delivery in queue))
@@ -383,6 +395,11 @@ class Consumer:
             self._busy.add(tenant_id)
             return group
         return []
+
+    def _lingers(self, tenant_id: UUID, first: Delivery) -> bool:
+        """Tell whether the first of a tenant's messages still waits for others; one that comes again has waited."""
+        linger = self.linger(tenant_id)
+        return linger > 0 and first.times == 1 and asyncio.get_running_loop().time() < first.came + linger
 
     def _first_in_hand(self) -> float:
         """The first place in the stream that some tenant's message in hand has; those that have failed before hold up nobody."""
@@ -414,7 +431,10 @@ class Consumer:
         if not group:
             return
         faults: list[AtFaultError] = []
-        with self._metrics.message_seconds.labels(self.service, self.name).time():
+        with (
+            self._metrics.message_seconds.labels(self.service, self.name).time(),
+            structlog.contextvars.bound_contextvars(service=self.service, tenant_id=str(group[0].tenant_id)),
+        ):
             try:
                 await self._transact(group, seconds)
             except AtFaultError as error:
@@ -528,9 +548,7 @@ class Consumer:
             continued_trace(
                 message.traceparent, f"{self.name} {type(message).__name__}", service=self.service, kind="consumer"
             ),
-            structlog.contextvars.bound_contextvars(
-                service=self.service, tenant_id=str(message.tenant_id), message_id=str(message.message_id)
-            ),
+            structlog.contextvars.bound_contextvars(message_id=str(message.message_id)),
         ):
             try:
                 async with asyncio.timeout(seconds):

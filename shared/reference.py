@@ -32,6 +32,7 @@ from shared.messages.routing import ClockTicked, Staff, StaffChanged
 from shared.policy.compiling import compile_policy
 
 FRESH_SECONDS = 0.5  # what a revocation waits for, besides its message
+LIVE_TICK_SECONDS = 1.0  # ticks of the live time, of which nothing is kept here, share a transaction
 POLICIES = 500
 CALENDARS = 1000
 CREDENTIALS = 20_000
@@ -299,6 +300,7 @@ class Reference:
                     "routing",
                     name=f"{service}-on-staff",
                     handlers={StaffChanged: self.on_staff, ClockTicked: self.on_tick},
+                    linger=lambda tenant_id: LIVE_TICK_SECONDS if tenant_id == LIVE else 0.0,
                 )
             )
         return found

@@ -35,7 +35,7 @@ def _consumers(runtime: Runtime[Any]) -> Sequence[Consumer]:
         facts.note(tenant_id)
         runtime.wake(FACTS)
 
-    return [*runtime.reference.consumers(SERVICE), *consumers(Book(settings.fact_patience_seconds), wake)]
+    return [*runtime.reference.consumers(SERVICE), *consumers(Book(settings.fact_patience_seconds, wake))]
 
 
 def _loops(runtime: Runtime[Any]) -> Sequence[Loop]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID
 
 from services.reporting import repository
 from shared.consuming import Consumer, Handler
@@ -36,33 +35,29 @@ async def on_zone(message: TenantChanged, tx: Tx) -> None:
         await repository.mark_other_zone(tx, message.tenant_id)
 
 
-def consumers(book: repository.Book, wake: Callable[[UUID], None]) -> list[Consumer]:
-    """Return the consumers of what reporting counts.
+def consumers(book: repository.Book) -> list[Consumer]:
+    """Return the consumers of what reporting counts."""
 
-    Args:
-        wake: called with the tenant when a transaction has left facts to be made at once.
-    """
-
-    def told(store: Callable[[Tx, Any], Awaitable[None]], *, at_once: bool = True) -> Handler:
+    def told(store: Callable[[Tx, Any], Awaitable[None]]) -> Handler:
         async def handler(message: Any, tx: Tx) -> None:
             await store(tx, message)
-            if at_once:
-                tx.after_commit(lambda: wake(tx.tenant_id))
 
         return handler
 
-    def consumer(noun: str, stream: str, handlers: dict[type[Any], Handler]) -> Consumer:
-        return Consumer(SERVICE, stream, handlers=handlers, name=f"{SERVICE}-on-{noun}")
+    def consumer(noun: str, stream: str, handlers: dict[type[Any], Handler], linger: float = 0.0) -> Consumer:
+        return Consumer(SERVICE, stream, handlers=handlers, name=f"{SERVICE}-on-{noun}", linger=lambda _: linger)
 
+    # Routing tells the line that intake has told before, and deliveries come after all else: nobody waits for these two.
+    linger = book.patience / 2
     told_by_sla: dict[type[Any], Handler] = {
         StandingChanged: told(book.put_standing),
         AnnouncementMade: told(book.put_announcement),
         PenaltyPosted: told(book.add_posting),
     }
     return [
-        consumer("entry", "routing", {EntryAppended: told(book.add_entry, at_once=not book.patience)}),
-        consumer("complaint", "intake", {ComplaintReceived: told(book.add_entry, at_once=not book.patience)}),
+        consumer("entry", "routing", {EntryAppended: told(book.add_entry)}),
+        consumer("complaint", "intake", {ComplaintReceived: told(book.add_entry)}, linger),
         consumer("standing", "sla", told_by_sla),
-        consumer("delivery", "notify", {DeliveryChanged: told(book.put_delivery, at_once=not book.patience)}),
+        consumer("delivery", "notify", {DeliveryChanged: told(book.put_delivery)}, linger),
         consumer("zone", "intake", {TenantChanged: on_zone}),
     ]

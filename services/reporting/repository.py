@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -35,10 +35,17 @@ WITH told AS (
     ON CONFLICT (tenant_id, case_id, seq) DO UPDATE
        SET number = greatest(entry.number, excluded.number), source = greatest(entry.source, excluded.source)
      WHERE entry.number < excluded.number OR entry.source < excluded.source
-    RETURNING case_id)
-INSERT INTO stale (tenant_id, case_id, not_before)
-SELECT $1, case_id, CASE WHEN $8::float8 > 0 THEN clock_timestamp() + make_interval(secs => $8) ELSE '-infinity' END
-  FROM told GROUP BY case_id"""
+    RETURNING case_id, seq),
+noted AS (
+    INSERT INTO stale (tenant_id, case_id, not_before)
+    SELECT $1, told.case_id,
+           min(CASE WHEN $8::float8 > 0 AND (standing.seq IS NULL OR standing.seq < told.seq)
+                    THEN clock_timestamp() + make_interval(secs => $8) ELSE '-infinity' END)
+      FROM told
+      LEFT JOIN standing ON standing.tenant_id = $1 AND standing.case_id = told.case_id
+     GROUP BY told.case_id
+    RETURNING not_before)
+SELECT EXISTS (SELECT 1 FROM noted WHERE not_before = '-infinity')"""
 
 PUT_STANDINGS = """
 WITH told AS (
@@ -97,26 +104,35 @@ class Book:
 
     Args:
         patience: seconds by which the note is put off that a line or a delivery makes. What sla makes of a line follows at once and makes
-            its note without delay, and deliveries change several times: so that a fact is not made anew for each.
+            its note without delay, and deliveries change several times: so that a fact is not made anew for each. A line that comes after
+            what sla made of it is not put off.
+        wake: called with the tenant after a commit that has left facts to be made at once.
     """
 
-    def __init__(self, patience: float = 0.0) -> None:
+    def __init__(self, patience: float = 0.0, wake: Callable[[UUID], object] = lambda _: None) -> None:
         self.patience = patience
+        self._wake = wake
 
     async def add_entry(self, tx: Tx, message: EntryAppended | ComplaintReceived) -> None:
         tx.at_the_end(self._store_entries).append(message)
 
     async def put_standing(self, tx: Tx, message: StandingChanged) -> None:
         tx.at_the_end(_store_standings).append(message)
+        self._hurry(tx)
 
     async def put_announcement(self, tx: Tx, message: AnnouncementMade) -> None:
         tx.at_the_end(_store_announcements).append(message)
+        self._hurry(tx)
 
     async def add_posting(self, tx: Tx, message: PenaltyPosted) -> None:
         tx.at_the_end(_store_postings).append(message)
+        self._hurry(tx)
 
     async def put_delivery(self, tx: Tx, message: DeliveryChanged) -> None:
         tx.at_the_end(self._store_deliveries).append(message)
+
+    def _hurry(self, tx: Tx) -> None:
+        tx.after_commit(lambda: self._wake(tx.tenant_id))
 
     async def _store_entries(self, tx: Tx, messages: Sequence[EntryAppended | ComplaintReceived]) -> None:
         new: dict[tuple[UUID, int], tuple[UUID, int, str, str, str, str]] = {}
@@ -126,7 +142,8 @@ class Book:
             if key in new:
                 number, source, body = max(number, new[key][3]), max(source, new[key][4]), new[key][5]
             new[key] = (*key, message.case_kind, number, source, body)
-        await tx.execute(ADD_ENTRIES, tx.tenant_id, *_columns(new), self.patience)
+        if await tx.fetchval(ADD_ENTRIES, tx.tenant_id, *_columns(new), self.patience):
+            self._hurry(tx)
 
     async def _store_deliveries(self, tx: Tx, messages: Sequence[DeliveryChanged]) -> None:
         newest: dict[UUID, DeliveryChanged] = {}
@@ -139,6 +156,8 @@ class Book:
             for each in newest.values()
         }
         await tx.execute(PUT_DELIVERIES, tx.tenant_id, *_columns(rows), DELIVERY_STATES, self.patience)
+        if not self.patience:
+            self._hurry(tx)
 
 
 async def _store_standings(tx: Tx, messages: Sequence[StandingChanged]) -> None:

@@ -372,6 +372,22 @@ async def test_a_line_waits_for_the_standing_that_follows_it(idle: Service, root
     assert await root.fetchval("SELECT count(*) FROM stale") == 0
 
 
+async def test_a_line_that_comes_after_its_standing_waits_for_nothing(idle: Service, root: asyncpg.Connection) -> None:
+    tenant_id = uuid4()
+    await known(idle, tenant_id)
+    woken: list[UUID] = []
+    book = repository.Book(patience=3600, wake=woken.append)
+    complaint = Complaint(tenant_id)
+    for message in (complaint.standing(seq=1), complaint.first_entry(), complaint.entry("accepted")):
+        async with idle.runtime.db.worker_tx(tenant_id) as tx:
+            await note_down(tx, message, book)
+        await refresh_some(idle.runtime.db, tenant_id)
+
+    assert woken == [tenant_id] * 2  # for the standing, and for the line that it was made of
+    assert [row[1] for row in await facts_of(root, tenant_id)] == [1]
+    assert await root.fetchval("SELECT count(*) FROM stale WHERE not_before > clock_timestamp()") == 1
+
+
 async def test_what_was_put_off_is_made_when_its_time_has_come(idle: Service, root: asyncpg.Connection) -> None:
     tenant_id = uuid4()
     await known(idle, tenant_id)
