@@ -73,8 +73,7 @@ class Size(Struct, frozen=True, kw_only=True):
     load_seconds: float = 90.0
     kills: int = 30
     strikers: int = 1
-    rate: float = 30.0  # requests a second; the clocks make three times as much of them within two minutes
-    kills_rate: float = 60.0  # beside kills, where many wait for an answer
+    rate: float = 30.0  # requests a second; the clocks make three times as much of them within a minute
     power_cuts: int = 2
     visits: tuple[int, ...] = (1,)
     overdue: int = 100_000

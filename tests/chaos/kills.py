@@ -19,7 +19,7 @@ class Kills:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        load, struck = Load(world, rate=world.size.kills_rate), Counter[str]()
+        load, struck = Load(world), Counter[str]()
         began = time.monotonic()
         async with load.running():
             round_ = _Round(world, struck, began)
