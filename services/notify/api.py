@@ -412,6 +412,7 @@ async def delete_provider(
     "/v1/receipts/{provider_id:uuid}",
     guards=[public("signed by the provider")],
     operation_id="take_receipt",
+    opt={"body": "application/json"},
     status_code=204,
     request_max_body_size=RECEIPT_BYTES,
 )

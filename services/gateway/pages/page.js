@@ -73,7 +73,7 @@ function fieldTable(schema, document_) {
 
 function operationOf(path, method, operation, shared, document_) {
   const inside = make("div", { class: "inside" });
-  const box = make("details", {}, make("summary", {}, make("span", { class: `method ${method}` }, method.toUpperCase()),
+  const box = make("details", { id: operation.operationId }, make("summary", {}, make("span", { class: `method ${method}` }, method.toUpperCase()),
     make("code", {}, path), make("span", { class: "quiet" }, operation.summary || "")), inside);
   box.dataset.words = `${method} ${path} ${operation.summary || ""} ${operation.description || ""} ${operation.operationId || ""}`.toLowerCase();
   box.addEventListener("toggle", () => { if (box.open && !inside.childElementCount) fill(inside, path, method, operation, shared, document_); });
@@ -102,13 +102,13 @@ function fill(inside, path, method, operation, shared, document_) {
   }
   let body = null;
   const content = operation.requestBody && operation.requestBody.content;
-  if (content || ["post", "put", "patch"].includes(method)) {
-    const [type, media] = content ? Object.entries(content)[0] : ["application/json", {}];
+  if (content) {
+    const [type, media] = Object.entries(content)[0];
     const schema = media.schema;
     const area = make("textarea", { spellcheck: "false", "aria-label": "body" });
-    area.value = schema ? JSON.stringify(example(schema, document_), null, 2) : "";
+    area.value = schema && type === "application/json" ? JSON.stringify(example(schema, document_), null, 2) : "";
     body = { type, area };
-    inside.append(make("p", {}, "Body ", make("code", {}, schema ? inWords(schema, document_) : type)), fieldTable(schema, document_) || "", area);
+    inside.append(make("p", {}, "Body ", make("code", {}, schema && schema.$ref ? inWords(schema, document_) : type)), fieldTable(schema, document_) || "", area);
   }
   const send = make("button", { type: "button" }, "Send");
   const command = make("pre", {});
@@ -179,6 +179,11 @@ function show(document_) {
     }
     operations.append(section);
     services.append(make("a", { href: `#${tag.name}` }, tag.name));
+  }
+  const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));  // …/docs#create_complaint
+  if (wanted) {
+    wanted.open = true;
+    wanted.scrollIntoView();
   }
   find.addEventListener("input", () => {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -56,6 +56,7 @@ class Enveloped(Struct, frozen=True, kw_only=True):
     guards=[public("the request is signed by the source")],
     status_code=201,
     request_max_body_size=_BODY,
+    opt={"body": "application/json"},
     operation_id="receive_webhook",
 )
 async def receive_webhook(

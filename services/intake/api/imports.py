@@ -63,7 +63,7 @@ class ImportReport(Import, frozen=True, kw_only=True):
     guards=[requires("admin", "supervisor", "integration")],
     status_code=202,
     request_max_body_size=_BODY,
-    opt={"body_bytes": _BODY},
+    opt={"body_bytes": _BODY, "body": "text/csv"},
     operation_id="create_import",
 )
 async def create_import(

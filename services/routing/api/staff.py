@@ -117,6 +117,7 @@ async def get_staff(
     tx: NamedDependency[Tx],
     runtime: NamedDependency[Runtime[Any]],
 ) -> StaffView:
+    """One member of staff."""
     row = await staff.one(tx, tx.tenant_id, staff_id)
     if row is None:
         raise NotFoundError()
