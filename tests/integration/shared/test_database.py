@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+import shared.database
 from shared import outbox
 from shared.database import Database, UnsafeServerError, check_durability, dsn_for, is_outage
 from shared.errors import UnavailableError
@@ -22,6 +24,7 @@ from tests.infra import Database as OwnDatabase
 from tests.stack import a_request
 
 A, B = uuid4(), uuid4()
+NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -434,6 +437,31 @@ async def test_a_role_that_commits_lazily_is_refused_at_the_start(infra: Infra, 
     finally:
         await db.close()
         await root.close()
+
+
+async def test_how_array_types_are_made_is_asked_once_for_all_connections(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    ask = asyncpg.Connection._introspect_types  # type: ignore[attr-defined]  # not in its stubs
+
+    async def count(self: Any, *arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await ask(self, *arguments)
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", count)
+    monkeypatch.setattr(shared.database, "_types", {})
+    given = ([A, B], [{"a": [1]}, {}], ["x"], [NINE])
+    for _ in range(3):
+        connection = await db.connect()
+        try:
+            row = await connection.fetchrow("SELECT $1::uuid[], $2::jsonb[], $3::text[], $4::timestamptz[]", *given)
+            assert row is not None
+            assert tuple(row) == given
+        finally:
+            await connection.close()
+        assert asked == 1
 
 
 def test_the_address_for_a_role_keeps_place_and_options() -> None:
