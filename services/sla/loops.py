@@ -42,6 +42,12 @@ PostgreSQL's -infinity would not come through the driver."""
 AT_ONCE = 2
 """Batches in hand at a time: while the database works for one, the other is folded."""
 
+ROUND = 2_400
+"""Cases looked at in one round over all tenants, about: who falls due meanwhile waits for the next one. With many tenants in need each has
+a smaller batch."""
+
+LEAST_BATCH = 20
+
 BREATH = 10
 """Cases folded in a row, before whatever else this process does has its turn."""
 
@@ -77,11 +83,12 @@ class WakeUps:
         A tenant with much to do that is alone gets both: rows that are locked are skipped.
         """
         turns = deque([*due, *due] if len(due) == 1 and self.has_more else due)
+        limit = share_of_round(len(due), self.settings.wake_batch)
         full = [False]
 
         async def work() -> None:
             while turns:
-                full.append(await self.batch(*turns.popleft()))
+                full.append(await self.batch(*turns.popleft(), limit))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -91,9 +98,8 @@ class WakeUps:
             raise failed.exceptions[0] from None
         return any(full)
 
-    async def batch(self, tenant_id: UUID, now: datetime) -> bool:
+    async def batch(self, tenant_id: UUID, now: datetime, limit: int) -> bool:
         """Look at up to one batch of the tenant's due cases; whether there may be more."""
-        limit = self.settings.wake_batch
         async with self.runtime.db.worker_tx(tenant_id) as tx:
             cases = await repository.claim(tx, tenant_id, now, limit)
             fail_points.reach("sla.claimed")
@@ -166,6 +172,11 @@ class WakeUps:
         await repository.rest(tx, tenant_id, batch.rests)
         await outbox.add_many(tx, batch.messages)
         fail_points.reach("sla.told")
+
+
+def share_of_round(tenants: int, most: int) -> int:
+    """How many cases a tenant's batch holds when so many have something due."""
+    return min(most, max(LEAST_BATCH, ROUND // max(tenants, 1)))
 
 
 def _now(upcoming: Upcoming, ticks: Mapping[UUID, datetime]) -> datetime:
