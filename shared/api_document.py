@@ -38,6 +38,12 @@ PROBLEM = {
         },
     },
 }
+DONE = {
+    "200": "Done: the answer.",
+    "201": "Made: what there is now.",
+    "202": "Taken, and under way.",
+    "204": "Done; there is nothing to say.",
+}
 ANSWERS = {
     "4XX": "The request is refused; nothing of it is kept.",
     "5XX": "A failure on our side. The same request, with the same Idempotency-Key, may be sent again.",
@@ -59,7 +65,8 @@ def described(app: Litestar) -> dict[str, Any]:
             if (kind := bodies.get((path, method.upper()))) is not None:
                 schema = {"type": "object"} if kind == "application/json" else {"type": "string"}
                 operation["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
-            for answer in operation["responses"].values():
+            for status, answer in operation["responses"].items():
+                answer["description"] = DONE.get(status, answer["description"])
                 for form, content in answer.get("content", {}).items():
                     if form.startswith("text/") and not content.get("schema"):
                         content["schema"] = {"type": "string"}

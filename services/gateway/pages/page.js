@@ -81,7 +81,7 @@ function operationOf(path, method, operation, shared, document_) {
 }
 
 function fill(inside, path, method, operation, shared, document_) {
-  if (operation.description) inside.append(make("p", {}, operation.description));
+  if (operation.description && operation.description !== `${operation.summary}.`) inside.append(make("p", {}, operation.description));
   const parameters = [...(shared || []), ...(operation.parameters || [])].filter((each) => each.in !== "cookie");
   const inputs = parameters.map((each) => {
     const input = make("input", { size: 34, placeholder: inWords(each.schema, document_) });

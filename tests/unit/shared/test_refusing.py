@@ -338,3 +338,14 @@ def test_a_trace_is_continued_or_begun() -> None:
         with telemetry.continued_trace(broken):
             assert telemetry.trace_id() != "4bf92f3577b34da6a3ce929d0e0e4736"
             assert len(telemetry.trace_id() or "") == 32
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("Invalid enum value 'a name' - at `$.kind`", "Invalid enum value '…' - at `$.kind`"),
+        ("Expected `str` matching regex '^[a-z]+$'", "Expected `str` matching regex '^[a-z]+$'"),
+    ],
+)
+def test_a_refusal_says_what_would_fit_and_never_what_was_sent(told: str, kept: str) -> None:
+    assert telemetry.without_values(told) == kept
