@@ -69,7 +69,12 @@ class FailPoints:
         load = Load(world, rate=RATE)
         visited: list[str] = []
         async with load.running():
-            await asyncio.gather(*(self._of(world, service, visited) for service in PLACES))
+            for failure in await asyncio.gather(
+                *(self._of(world, service, visited) for service in PLACES),
+                return_exceptions=True,  # each sees to its service until it is done with it
+            ):
+                if failure is not None:
+                    raise failure
             visited.append(await self._bury(world))
         if set(visited) != POINTS:
             raise CaseFailedError(f"never reached: {', '.join(sorted(POINTS - set(visited)))}")

@@ -2,7 +2,7 @@
 
 intake takes notes over HTTP and tells of each, sla applies what it is told. The service runs in a fork, which crashes at each
 point in turn, is forked again, and runs on after the last; each crash is told on stdout. At `poison` it waits for a message that
-ends its process.
+ends its process, and one death alone condemns: an innocent message may not have a single one.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ def main(name: str) -> None:
 
 
 def crash_at(name: str, points: list[str]) -> None:
+    if POISON in points:
+        consuming.MAX_DEATHS = 1
     for point in [*points, ""]:
         pid = os.fork()
         if pid == 0:
