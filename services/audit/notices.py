@@ -21,6 +21,8 @@ MOST_WITHOUT_KEYS: Final = 2
 EVENT_RULE: Final = "event"
 TEST_RULE: Final = "test"
 LATE: Final = timedelta(seconds=30)
+LONGEST_PAUSE: Final = timedelta(hours=30)
+"""Between two calls, by all that notify says of its pauses."""
 
 DELIVERIES: Final = """
 SELECT d.tenant_id, d.delivery_id, d.event_id, d.rule, d.channel, d.audience, d.addressee, d.state, d.reason, d.attempts, d.round,
@@ -165,9 +167,9 @@ def _fault(look: Look, row: Any, attempts: list[Attempt], clocks: dict[UUID, Any
     if state in ("queued", "held", "sending"):
         if not row["is_queued"]:
             return f"is {state}, and in no queue", False
-        if state != "held":
-            return f"is {state}", True
-        return _held(look, row, clocks)
+        if state == "held":
+            return _held(look, row, clocks)
+        return None if _waits_its_turn(look, row, attempts) else (f"is {state}", True)
     told = look.told.delivered.get(row["delivery_id"])
     if told is not None and state not in UNTOLD and state not in told.states:
         return f"is {state}, and was told to be {told.state}", False
@@ -178,6 +180,12 @@ def _fault(look: Look, row: Any, attempts: list[Attempt], clocks: dict[UUID, Any
     if state == "dead" and not _has_ended(row, attempts):
         return f"is dead: {row['reason']}", False
     return None
+
+
+def _waits_its_turn(look: Look, row: Any, attempts: list[Attempt]) -> bool:
+    """Whether somebody has called in vain, and is to call again later: the pauses grow, and one may last longer than our patience."""
+    has_failed = bool(attempts) and attempts[-1].outcome in ("unavailable", "unknown")
+    return row["state"] == "queued" and has_failed and look.now < row["wake_at"] < look.now + LONGEST_PAUSE
 
 
 def _held(look: Look, row: Any, clocks: dict[UUID, Any]) -> tuple[str, bool] | None:

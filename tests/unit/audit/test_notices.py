@@ -1,0 +1,36 @@
+"""When a message that nobody has taken yet is on its way, and when it is not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from services.audit.notices import LONGEST_PAUSE, Attempt, _fault
+
+NOW = datetime(2026, 9, 1, 8, 0, tzinfo=UTC)
+LOOK: Any = SimpleNamespace(now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "wakes_in", "is_on_its_way"),
+    [
+        (["unavailable"], timedelta(minutes=1), True),
+        (["unavailable", "unknown"], timedelta(hours=20), True),
+        ([], timedelta(minutes=1), False),  # nobody has called, so nobody was told to call later
+        ([None], timedelta(minutes=1), False),  # the caller has died, and another takes over soon
+        (["unavailable"], timedelta(0), False),
+        (["unavailable"], LONGEST_PAUSE, False),
+        (["accepted"], timedelta(minutes=1), False),
+    ],
+)
+def test_a_pause_after_a_call_in_vain_is_no_loss(
+    outcomes: list[str | None], wakes_in: timedelta, is_on_its_way: bool
+) -> None:
+    ids = {"tenant_id": uuid4(), "delivery_id": uuid4()}
+    attempts = [Attempt(**ids, attempt=place, key=uuid4(), outcome=each) for place, each in enumerate(outcomes, 1)]
+    row = {**ids, "state": "queued", "is_queued": True, "wake_at": NOW + wakes_in, "held_until": None}
+    assert _fault(LOOK, row, attempts, {}) == (None if is_on_its_way else ("is queued", True))
