@@ -37,18 +37,25 @@ class Place(Struct, frozen=True):
 
     @property
     def context(self) -> bytes:
-        return f"{self.tenant_id}|{self.column}|{self.row}".encode()
+        return _context(str(self.tenant_id), self.column, self.row)
+
+
+def _context(tenant: str, column: str, row: UUID | str) -> bytes:
+    return f"{tenant}|{column}|{row}".encode()
 
 
 def new_key() -> bytes:
     return os.urandom(_KEY_BYTES)
 
 
-def seal(key: bytes | AESGCM, place: Place, plain: bytes) -> bytes:
-    """Seal at this place. Whoever seals often with one key makes the cipher once, and gives that."""
+def seal(key: bytes, place: Place, plain: bytes) -> bytes:
+    """Seal at this place."""
+    return _sealed(AESGCM(key), place.context, plain)
+
+
+def _sealed(cipher: AESGCM, context: bytes, plain: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
-    cipher = AESGCM(key) if isinstance(key, bytes) else key
-    return _VERSION + nonce + cipher.encrypt(nonce, plain, place.context)
+    return _VERSION + nonce + cipher.encrypt(nonce, plain, context)
 
 
 def unseal(key: bytes | AESGCM, place: Place, sealed: bytes) -> bytes:
@@ -65,10 +72,11 @@ def unseal(key: bytes | AESGCM, place: Place, sealed: bytes) -> bytes:
 class TenantKeys:
     """The unwrapped keys of one tenant. They live in memory only, and show in no representation."""
 
-    __slots__ = ("_index_key", "_key", "generation", "tenant_id")
+    __slots__ = ("_index_key", "_key", "_tenant", "generation", "tenant_id")
 
     def __init__(self, tenant_id: UUID, generation: int, key: bytes, index_key: bytes) -> None:
         self.tenant_id = tenant_id
+        self._tenant = str(tenant_id)  # each value sealed is bound to it
         self.generation = generation
         self._key = AESGCM(key)
         self._index_key = index_key
@@ -78,7 +86,7 @@ class TenantKeys:
 
     def seal(self, column: str, row: UUID | str, plain: bytes) -> bytes:
         """Seal what belongs to the tenant and to no single person."""
-        return seal(self._key, Place(self.tenant_id, column, row), plain)
+        return _sealed(self._key, _context(self._tenant, column, row), plain)
 
     def unseal(self, column: str, row: UUID | str, sealed: bytes) -> bytes:
         return unseal(self._key, Place(self.tenant_id, column, row), sealed)
@@ -90,26 +98,27 @@ class TenantKeys:
     def new_person(self, owner_id: UUID) -> tuple[PersonKey, bytes]:
         """Return a fresh data key and its wrapped form."""
         key = new_key()
-        return PersonKey(self.tenant_id, key), self.seal("data_key.wrapped_key", owner_id, key)
+        return PersonKey(self.tenant_id, key, self._tenant), self.seal("data_key.wrapped_key", owner_id, key)
 
     def person(self, owner_id: UUID, wrapped: bytes) -> PersonKey:
-        return PersonKey(self.tenant_id, self.unseal("data_key.wrapped_key", owner_id, wrapped))
+        return PersonKey(self.tenant_id, self.unseal("data_key.wrapped_key", owner_id, wrapped), self._tenant)
 
 
 class PersonKey:
     """The data key of one complainant, or of a case without one."""
 
-    __slots__ = ("_key", "tenant_id")
+    __slots__ = ("_key", "_tenant", "tenant_id")
 
-    def __init__(self, tenant_id: UUID, key: bytes) -> None:
+    def __init__(self, tenant_id: UUID, key: bytes, tenant: str | None = None) -> None:
         self.tenant_id = tenant_id
+        self._tenant = tenant or str(tenant_id)
         self._key = AESGCM(key)
 
     def __repr__(self) -> str:
         return f"PersonKey(tenant_id={self.tenant_id})"
 
     def seal(self, column: str, row: UUID | str, plain: bytes) -> bytes:
-        return seal(self._key, Place(self.tenant_id, column, row), plain)
+        return _sealed(self._key, _context(self._tenant, column, row), plain)
 
     def unseal(self, column: str, row: UUID | str, sealed: bytes) -> bytes:
         return unseal(self._key, Place(self.tenant_id, column, row), sealed)

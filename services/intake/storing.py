@@ -1,14 +1,15 @@
 """Storing complaints: each once, many in one transaction.
 
-Complaints of one tenant that come while a transaction is under way wait and go together into the next one. A single
-complaint waits for nothing; under load the cost of a commit is shared, and the tenant's counter row is locked once for
-all of them.
+Complaints of one tenant that come while a transaction is under way wait and go together into the next one. Who has just
+been answered and sends the next complaint would come too late for that one by a moment: so it waits for as many as there
+were, a few milliseconds at most. A single complaint waits for nothing; under load the cost of a commit is shared, and the
+tenant's counter row is locked once for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -40,6 +41,8 @@ from shared.policy.schema import Policy
 from shared.reference import Reference, Tenant
 from shared.telemetry import describe
 
+_TOGETHER_SECONDS = 0.003  # how long a transaction waits for those who came together with the last one
+_REMEMBERED = 10_000  # tenants of whom it is known how many complaints come together
 _RACES = 3  # how often two complaints may find the same new telephone number at once before we give up
 
 
@@ -342,6 +345,63 @@ class Assembly:
 class _Waiting(Struct):
     offer: Offer
     done: asyncio.Future[Outcome]
+    until: float  # by the event loop's clock
+
+
+class _Queue:
+    """Who waits at one tenant, and how many came together lately."""
+
+    __slots__ = ("_called", "_unanswered", "_wanted", "_watch", "expected", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Waiting] = deque()
+        self._unanswered: deque[_Waiting] = deque()  # in the order in which their time is up
+        self._watch: asyncio.TimerHandle | None = None
+        self.expected = 0
+        self._wanted = 0
+        self._called: asyncio.Future[None] | None = None
+
+    def add(self, entry: _Waiting) -> None:
+        self.waiting.append(entry)
+        while self._unanswered and self._unanswered[0].done.done():
+            self._unanswered.popleft()
+        self._unanswered.append(entry)
+        if self._watch is None:  # one timer for all of them: nearly none is ever needed
+            self._watch = asyncio.get_running_loop().call_at(entry.until, self._expire)
+        if self._called is not None and len(self.waiting) >= self._wanted and not self._called.done():
+            self._called.set_result(None)
+
+    def _expire(self) -> None:
+        """Answer those whose time is up, and look again when the next one's is."""
+        loop = asyncio.get_running_loop()
+        while self._unanswered:
+            entry = self._unanswered[0]
+            if not entry.done.done():
+                if entry.until > loop.time():
+                    self._watch = loop.call_at(entry.until, self._expire)
+                    return
+                _settle(entry, UnavailableError("The complaint could not be stored in time.", retry_after_seconds=2))
+            self._unanswered.popleft()
+        self._watch = None
+
+    async def gather(self, most: int) -> None:
+        """Wait until as many are there as came together lately, for a moment at most."""
+        self._wanted = min(self.expected, most)
+        if len(self.waiting) >= self._wanted:
+            return
+        loop = asyncio.get_running_loop()
+        self._called = called = loop.create_future()
+        timer = loop.call_later(_TOGETHER_SECONDS, _come_back, called)
+        try:
+            await called
+        finally:
+            timer.cancel()
+            self._called = None
+
+
+def _come_back(called: asyncio.Future[None]) -> None:
+    if not called.done():
+        called.set_result(None)
 
 
 class Storing:
@@ -362,10 +422,10 @@ class Storing:
         self._reference = reference
         self._vault = vault
         self._batch = batch
-        self._queue = queue
+        self._most = queue
         self._seconds = seconds
         self._slots = asyncio.Semaphore(max(1, connections))
-        self._waiting: dict[UUID, deque[_Waiting]] = {}
+        self._queues: OrderedDict[UUID, _Queue] = OrderedDict()  # the least recently used first
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
     async def store(self, tenant_id: UUID, offer: Offer) -> Stored:
@@ -374,18 +434,15 @@ class Storing:
         UnavailableError when that takes too long. Whether it was stored is then open, as after any broken connection: a
         retry with the same key gets the answer.
         """
-        waiting = self._waiting.setdefault(tenant_id, deque())
-        if len(waiting) >= self._queue:
+        queue = self._queue_of(tenant_id)
+        if len(queue.waiting) >= self._most:
             raise TooManyError("Too many complaints of this tenant are waiting to be stored.", retry_after_seconds=1)
-        entry = _Waiting(offer, asyncio.get_running_loop().create_future())
-        waiting.append(entry)
+        loop = asyncio.get_running_loop()
+        entry = _Waiting(offer, loop.create_future(), loop.time() + self._seconds)
+        queue.add(entry)
         if tenant_id not in self._tasks:
             self._tasks[tenant_id] = asyncio.create_task(self._work_off(tenant_id), name="intake storing")
-        try:
-            async with asyncio.timeout(self._seconds):
-                outcome = await entry.done
-        except TimeoutError:
-            raise UnavailableError("The complaint could not be stored in time.", retry_after_seconds=2) from None
+        outcome = await entry.done
         if isinstance(outcome, Stored):
             return outcome
         raise outcome
@@ -394,17 +451,31 @@ class Storing:
         """Let what is under way end."""
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
+    def _queue_of(self, tenant_id: UUID) -> _Queue:
+        queue = self._queues.get(tenant_id)
+        if queue is None:
+            queue = self._queues[tenant_id] = _Queue()
+            if len(self._queues) > _REMEMBERED:
+                idle = next((each for each in self._queues if each not in self._tasks and each != tenant_id), None)
+                if idle is not None:
+                    del self._queues[idle]
+        return queue
+
     async def _work_off(self, tenant_id: UUID) -> None:
-        waiting = self._waiting[tenant_id]
+        queue = self._queues[tenant_id]
         try:
-            while waiting:
+            while queue.waiting:
+                await queue.gather(self._batch)
                 async with self._slots:
-                    await self._take(tenant_id, self._next(waiting))
+                    taken = self._next(queue.waiting)
+                    await self._take(tenant_id, taken)
+                queue.expected = len(taken) + len(queue.waiting)
         finally:
             # Nothing was awaited since the queue was found empty, so nobody can have come in between.
-            del self._tasks[tenant_id], self._waiting[tenant_id]
-            for entry in waiting:
+            del self._tasks[tenant_id]
+            for entry in queue.waiting:
                 _settle(entry, UnavailableError("The service is stopping.", retry_after_seconds=1))
+            queue.waiting.clear()
 
     def _next(self, waiting: deque[_Waiting]) -> list[_Waiting]:
         """Take as many as go together; nobody waits for the answer to an offer whose sender has gone."""
@@ -428,7 +499,7 @@ class Storing:
             if isinstance(error, (UnavailableError, *OUTAGES)):
                 structlog.get_logger().warning("storing_failed", count=len(entries), **describe(error))
                 # Whoever waits behind them would only wait for the same outage.
-                for entry in (*entries, *self._waiting[tenant_id]):
+                for entry in (*entries, *self._queues[tenant_id].waiting):
                     _settle(entry, UnavailableError("The database does not answer in time.", retry_after_seconds=2))
                 return
             if len(entries) == 1:
