@@ -491,7 +491,7 @@ SELECT DISTINCT case_id
  LIMIT $3"""
 
 DAYS = """
-SELECT day FROM fact WHERE tenant_id = $1 AND seq > 0
+SELECT day FROM fact WHERE tenant_id = $1 AND seq > 0 AND day IS NOT NULL
 UNION
 SELECT day FROM rollup WHERE tenant_id = $1
 ORDER BY day"""

@@ -31,7 +31,7 @@ UPDATE live_tick SET outbox_id = pg_sequence_last_value('outbox_id_seq')"""
 PACE = """
 SELECT clock_timestamp() AS now, t.at AS ticked_at, coalesce(pg_sequence_last_value('outbox_id_seq'), 0) > t.outbox_id AS is_busy,
        (SELECT wake_at FROM wake_up WHERE NOT sandbox AND wake_at > t.at ORDER BY wake_at LIMIT 1) AS next_at,
-       EXISTS (SELECT 1 FROM wake_up WHERE NOT sandbox AND wake_at <= t.at) AS has_due
+       coalesce((SELECT wake_at FROM wake_up WHERE NOT sandbox ORDER BY wake_at LIMIT 1) <= t.at, false) AS has_due
   FROM live_tick t"""
 
 TEST_CLOCK = """

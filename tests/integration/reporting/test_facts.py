@@ -25,7 +25,9 @@ from shared.messages import (
 )
 from shared.reference import Reference
 from shared.service import Service
+from tests.infra import Database
 from tests.integration.reporting.told import NINE, Complaint, a_clock, a_tenant, a_whole_life, again
+from tests.plans import read_widely
 from tests.waiting import until
 
 BOOK = repository.Book()
@@ -453,3 +455,15 @@ async def test_every_statement_fits_the_schema(root: asyncpg.Connection) -> None
     assert len(statements) > 25
     for text in statements.values():
         await root.prepare(text)
+
+
+async def test_a_fact_is_found_by_its_key_also_where_nobody_has_counted_the_rows(database: Database) -> None:
+    """A plan that is made while the tables are empty is kept until somebody counts their rows."""
+    connection = await asyncpg.connect(
+        database.dsn, server_settings={"search_path": "reporting"}, statement_cache_size=0
+    )
+    try:
+        for name in ("TOLD", "PUT_FACTS", "ADD_ENTRIES", "PUT_STANDINGS", "PUT_DELIVERIES", "ADD_TO_ROLLUP", "PAGE"):
+            assert await read_widely(connection, getattr(repository, name)) == set(), name
+    finally:
+        await connection.close()

@@ -11,6 +11,7 @@ import pytest
 from services.routing.loops import in_turns
 from services.routing.repository import assignments, cases, clocks, moves, staff, worklist
 from tests.infra import Database
+from tests.plans import read_widely
 
 STATEMENTS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": value
@@ -114,3 +115,17 @@ def _inlined(statement: str) -> str:
     for place in range(16, 0, -1):
         statement = statement.replace(f"${place}", values.get(place, "NULL"))
     return statement
+
+
+async def test_a_case_is_found_by_its_key_also_where_nobody_has_counted_the_rows(database: Database) -> None:
+    """A plan that is made while the tables are empty is kept until somebody counts their rows."""
+    found_by_key = ["clocks.STAMP", "clocks.STAMP_TOGETHER", "clocks.PACE", "cases.INSERT_CASES", "cases.LOCK_CASE"]
+    found_by_key += ["cases.UPDATE_CASE", "cases.SUBJECT", "cases.GROW_SUBJECT", "assignments.END"]
+    connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "routing"}, statement_cache_size=0)
+    try:
+        wide = {name: await read_widely(connection, STATEMENTS[name]) for name in found_by_key}
+    finally:
+        await connection.close()
+    assert {name: tables - {"staff_revision", "live_tick"} for name, tables in wide.items()} == {
+        name: set() for name in found_by_key
+    }
