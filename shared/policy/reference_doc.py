@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from shared.engine.amounts import Unit
-from shared.engine.calendar import CalendarSection, CalendarSpec, Counting
+from shared.engine.calendar import CalendarSection, CalendarSpec, Counting, Season
 from shared.engine.model import EFFECT_KINDS
 from shared.policy import schema
 from shared.policy.cel.functions import Function, standard_functions
@@ -29,7 +29,7 @@ from shared.policy.words import CLOCK_PARTS, EFFECTS, KINDS, PARTS, PATHS, PENAL
 SECTIONS: Final[Mapping[str, tuple[type[Struct], ...]]] = {
     "The document": (schema.Policy,),
     "Settings": (schema.Setting,),
-    "Calendar": (CalendarSection, CalendarSpec, Counting),
+    "Calendar": (CalendarSection, CalendarSpec, Season, Counting),
     "Vocabulary": (schema.Vocabulary, schema.Term, schema.Field, schema.Fact),
     "Organisation": (schema.Organisation, schema.Unit, schema.Role, schema.Group),
     "Intake": (schema.Intake, schema.Channel, schema.Acceptance, schema.Required, schema.Numbering, schema.Duplicates),
@@ -357,7 +357,7 @@ def _every_struct() -> set[type[Any]]:
     found = {
         one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, Struct) and one is not Struct
     }
-    return {*found, CalendarSection, CalendarSpec, Counting}
+    return {*found, CalendarSection, CalendarSpec, Season, Counting}
 
 
 def unexplained() -> set[str]:

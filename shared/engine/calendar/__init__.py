@@ -20,6 +20,7 @@ from shared.engine.calendar.section import (
     CalendarSection,
     CalendarSpec,
     Counting,
+    Season,
     problems,
 )
 from shared.engine.calendar.steps import Pauses, Step, StepCause, Sum, explain, readd, render
@@ -42,6 +43,7 @@ __all__ = [
     "Pauses",
     "Period",
     "Revision",
+    "Season",
     "Step",
     "StepCause",
     "Sum",

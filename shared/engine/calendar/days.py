@@ -1,6 +1,8 @@
 """What one date is on a calendar: its office hours, and why."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Final, Literal
@@ -15,6 +17,8 @@ from shared.engine.calendar.section import (
     Interval,
     days_in,
     intervals_of,
+    is_within,
+    season_of,
     span_of,
     weekdays_of,
 )
@@ -36,14 +40,25 @@ class Day(msgspec.Struct, frozen=True):
         return self.names.get(lang) or self.names.get("") or self.names.get("en") or ""
 
 
+class _Week(msgspec.Struct, frozen=True):
+    days: tuple[tuple[Interval, ...], ...]  # from Monday
+    make_up: tuple[Interval, ...]  # of a rest day that is worked
+
+    @classmethod
+    def of(cls, hours: Mapping[str, Sequence[str]]) -> _Week:
+        by_name = {weekday: intervals_of(ranges) for key, ranges in hours.items() for weekday in weekdays_of(key) or ()}
+        days = tuple(by_name.get(weekday, ()) for weekday in WEEKDAYS)
+        return cls(days, by_name.get(MAKE_UP) or next((each for each in days if each), ()))
+
+
 class DayRules:
     """One edition of one calendar: what each date is.
 
     For a date the first of these decides: exceptions, own workdays, own holidays, the country's make-up days, its days
-    off, the week.
+    off, the week of its season, the week.
     """
 
-    __slots__ = ("_exceptions", "_fixed", "_make_up_hours", "_week", "announced_through", "usual_close")
+    __slots__ = ("_exceptions", "_fixed", "_seasons", "_week", "announced_through", "usual_close")
 
     announced_through: date | None
     """The last date that is certain; None: all are."""
@@ -62,12 +77,9 @@ class DayRules:
         """
         if days is None and spec.country is not None:
             days = country_days(spec.country)
-        by_name = {
-            weekday: intervals_of(ranges) for key, ranges in spec.hours.items() for weekday in weekdays_of(key) or ()
-        }
-        self._week = tuple(by_name.get(weekday, ()) for weekday in WEEKDAYS)
-        usual = max(self._week, key=lambda hours: hours[-1][1] if hours else 0)
-        self._make_up_hours = by_name.get(MAKE_UP) or next((hours for hours in self._week if hours), ())
+        self._week = _Week.of(spec.hours)
+        self._seasons = [(season_of(season.span), _Week.of(season.hours)) for season in spec.seasons]
+        usual = max(self._week.days, key=lambda hours: hours[-1][1] if hours else 0)
         self.usual_close = usual[-1][1] if usual else MINUTES_A_DAY
         self._exceptions = {day: intervals_of(ranges) for day, ranges in spec.exceptions.items()}
         self._fixed = self._fixed_days(spec, days)
@@ -90,11 +102,16 @@ class DayRules:
             fixed[day] = self._worked(day, name)
         return fixed
 
+    def _week_of(self, day: date) -> _Week:
+        for season, week in self._seasons:
+            if season is not None and is_within((day.month, day.day), season):
+                return week
+        return self._week
+
     def _worked(self, day: date, name: str = "") -> Day:
-        weekly = self._week[day.weekday()]
-        return Day(
-            weekly or self._make_up_hours, "working_day" if weekly else "make_up_day", {"": name} if name else {}
-        )
+        week = self._week_of(day)
+        weekly = week.days[day.weekday()]
+        return Day(weekly or week.make_up, "working_day" if weekly else "make_up_day", {"": name} if name else {})
 
     def day(self, day: date) -> Day:
         """Return what the date is."""
@@ -104,7 +121,8 @@ class DayRules:
         fixed = self._fixed.get(day)
         if fixed is not None:
             return fixed
-        return _WEEKEND if not (hours := self._week[day.weekday()]) else Day(hours, "working_day")
+        hours = self._week_of(day).days[day.weekday()]
+        return Day(hours, "working_day") if hours else _WEEKEND
 
 
 _WEEKEND: Final = Day((), "weekend")

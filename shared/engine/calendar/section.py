@@ -28,6 +28,7 @@ LONGEST_SPAN: Final = timedelta(days=366)
 
 Interval = tuple[int, int]
 """Minutes after midnight, opening and closing; closing at 1440 is the end of the day."""
+MonthDay = tuple[int, int]
 
 
 class Counting(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -49,21 +50,34 @@ class Counting(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     hour_mode: HourMode = "round_the_clock"
 
 
+class Season(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A part of each year with a week of its own, such as the hot months.
+
+    span: its first and last day, "06-15/08-31"; it may run over the end of the year.
+    hours: what takes the place of the calendar's `hours`, written in the same way.
+    """
+
+    span: str
+    hours: dict[str, list[str]]
+
+
 class CalendarSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One calendar: a week, and what differs from it on single dates.
 
     hours: office hours by weekday (`mon`, `mon-fri`, `daily`; `make-up` for make-up working days), each "09:00-12:00".
     country: public holidays and make-up working days are taken from its calendar: `CN`, or with a part of it `US-CA`.
+    seasons: parts of each year in which the week is another.
     holidays: closed dates, "2026-10-01" or "2026-10-01/2026-10-07", a name may follow after a space.
     workdays: dates worked although the week or a holiday says otherwise; written as holidays are.
     exceptions: the hours of single dates; none means closed.
     announced_through: the last date whose holidays are known; for a country, where the data alone do not say so.
 
-    For one date, the first of these that speaks decides: exceptions, workdays, holidays, the country, the week.
+    For one date, the first of these that speaks decides: exceptions, workdays, holidays, the country, the season's week, the week.
     """
 
     hours: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(USUAL_HOURS))
     country: str | None = None
+    seasons: list[Season] = []
     holidays: list[str] = []
     workdays: list[str] = []
     exceptions: dict[date, list[str]] = {}
@@ -121,6 +135,7 @@ def problems(section: CalendarSection, countries: frozenset[str] | None = None) 
 def spec_problems(spec: CalendarSpec, countries: frozenset[str] | None = None) -> Iterator[CalendarProblem]:
     """Yield what is wrong with one calendar, paths from the calendar down."""
     yield from _hours_problems(spec.hours)
+    yield from _season_problems(spec.seasons)
     if spec.country is not None and countries is not None and spec.country not in countries:
         yield CalendarProblem(("country",), f"no holidays are known for {spec.country!r}", "a code like CN or US-CA")
     for key, written in (("holidays", spec.holidays), ("workdays", spec.workdays)):
@@ -132,10 +147,29 @@ def spec_problems(spec: CalendarSpec, countries: frozenset[str] | None = None) -
             yield CalendarProblem(("workdays", index), f"{day} is both a holiday and a working day", "keep one of them")
     for day, ranges in spec.exceptions.items():
         yield from _day_problems(("exceptions", day.isoformat()), ranges)
-    if not any(spec.hours.values()) and not any(spec.exceptions.values()):
+    in_season = any(any(season.hours.values()) for season in spec.seasons)
+    if not any(spec.hours.values()) and not any(spec.exceptions.values()) and not in_season:
         yield CalendarProblem(
             ("hours",), "the calendar has no working time, no limit on it would ever end", "mon-fri: [09:00-18:00]"
         )
+
+
+def _season_problems(seasons: Sequence[Season]) -> Iterator[CalendarProblem]:
+    taken: dict[MonthDay, str] = {}
+    for index, season in enumerate(seasons):
+        for problem in _hours_problems(season.hours):
+            yield CalendarProblem(("seasons", index, *problem.path), problem.message, problem.suggestion)
+        ends = season_of(season.span)
+        if ends is None:
+            told = f"{season.span!r} is no part of a year"
+            yield CalendarProblem(("seasons", index, "span"), told, "06-15/08-31")
+            continue
+        days = [(day.month, day.day) for day in days_in((date(2024, 1, 1), date(2024, 12, 31)))]
+        own = [day for day in days if is_within(day, ends)]
+        if twice := next((taken[day] for day in own if day in taken), None):
+            told = f"{season.span!r} overlaps {twice!r}"
+            yield CalendarProblem(("seasons", index, "span"), told, "let one season end the day before the next begins")
+        taken |= dict.fromkeys(own, season.span)
 
 
 def _hours_problems(hours: Mapping[str, Sequence[str]]) -> Iterator[CalendarProblem]:
@@ -254,6 +288,25 @@ def span_of(text: str) -> tuple[date, date] | None:
         return date.fromisoformat(first), date.fromisoformat(last or first)
     except ValueError:
         return None
+
+
+def season_of(text: str) -> tuple[MonthDay, MonthDay] | None:
+    """Return first and last day of "06-15/08-31" as month and day; None if it is not of that form."""
+    found = re.fullmatch(r"(\d\d)-(\d\d)/(\d\d)-(\d\d)", text, re.ASCII)
+    if found is None:
+        return None
+    month, day, last_month, last_day = map(int, found.groups())
+    try:
+        date(2024, month, day), date(2024, last_month, last_day)
+    except ValueError:
+        return None
+    return (month, day), (last_month, last_day)
+
+
+def is_within(day: MonthDay, season: tuple[MonthDay, MonthDay]) -> bool:
+    """Return whether a day of the year lies in a season, both ends included."""
+    first, last = season
+    return first <= day <= last if first <= last else day >= first or day <= last
 
 
 def days_in(span: tuple[date, date]) -> Iterator[date]:

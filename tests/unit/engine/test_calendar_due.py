@@ -15,9 +15,14 @@ from shared.engine.calendar import (
     Counting,
     OverdueUnit,
     Paused,
+    Season,
 )
 
 GOLDEN_WEEK = ["2026-10-01/2026-10-07"]
+
+
+HOT = Season(span="06-15/08-31", hours={"mon-fri": ["07:00-13:00"], "sat": ["07:00-09:00"]})
+WINTER = Season(span="11-01/03-31", hours={"mon-thu": ["10:00-16:00"], "make-up": ["11:00-12:00"]})
 
 
 def a_calendar(zone: str = "Asia/Shanghai", **spec: Any) -> Calendar:
@@ -184,6 +189,22 @@ def test_each_way_of_counting_is_a_setting(start: str, amount: str, counting: Co
         ({"country": "CN"}, "2026-10-09 10:00", "1wd", "2026-10-10 18:00"),
         ({"country": "CN", "holidays": ["2026-10-10"]}, "2026-10-09 10:00", "1wd", "2026-10-12 18:00"),
         ({"country": "CN", "workdays": ["2026-10-01"]}, "2026-09-30 10:00", "1wd", "2026-10-01 18:00"),
+        # seasons: both ends belong to them, and they may run over the new year
+        ({"seasons": [HOT]}, "2026-06-12 10:00", "1wd", "2026-06-15 13:00"),
+        ({"seasons": [HOT]}, "2026-06-19 12:00", "2bh", "2026-06-20 08:00"),
+        ({"seasons": [HOT]}, "2026-08-28 12:00", "3wd", "2026-09-01 18:00"),
+        ({"seasons": [HOT], "holidays": ["2026-06-15"]}, "2026-06-12 10:00", "1wd", "2026-06-16 13:00"),
+        (
+            {"seasons": [HOT], "exceptions": {date(2026, 6, 15): ["08:00-09:00"]}},
+            "2026-06-12 10:00",
+            "1wd",
+            "2026-06-15 09:00",
+        ),
+        ({"seasons": [HOT, WINTER]}, "2026-10-30 10:00", "1wd", "2026-11-02 16:00"),
+        ({"seasons": [WINTER]}, "2026-12-31 10:00", "1wd", "2027-01-04 16:00"),
+        ({"seasons": [WINTER]}, "2026-03-31 10:00", "1wd", "2026-04-01 18:00"),
+        ({"seasons": [WINTER], "workdays": ["2026-11-07"]}, "2026-11-05 10:00", "1wd", "2026-11-07 12:00"),
+        ({"hours": {}, "seasons": [HOT]}, "2026-03-05 10:00", "1wd", "2026-06-15 13:00"),
         # the hours of a make-up day
         (
             {"country": "CN", "hours": {"mon-fri": ["09:00-18:00"], "make-up": ["10:00-15:00"]}},
