@@ -94,6 +94,8 @@ class FailPoints:
                         visited.append(point)
         finally:
             unit.environment.pop(VARIABLE, None)
+            if unit.is_running():  # it has not come by, and would yet, in the midst of another case
+                await unit.kill()
         await back(world.stack, service)
 
     async def _crash(self, unit: ServiceProcess, setting: str) -> None:
