@@ -2,7 +2,8 @@
 
     python -m tests.bench [intake pipeline …] [--long] [--runs N] [--share 0.2]
 
-Without names, all modules run. The exit code is 1 for a missed target only with CHECK=1.
+Without names, all modules run. The exit code is 1 for a missed target only with CHECK=1, and in any case when something could not be
+measured; what was measured until then is told all the same.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 import msgspec
@@ -33,9 +35,19 @@ from tests.bench import pgbench
 from tests.bench.calibration import REFERENCE_LOOPS, per_second, turns
 from tests.bench.figures import REFERENCE_INSERTS, Calibration, Figure, Stage, Target
 
-MODULES: Final = ("policy_core", "start", "intake", "pipeline", "fairness", "wakeups", "scaling")
+# Each with the seconds that it has, in `make bench` and in `make bench-long`; those that share a stack are neighbours.
+MODULES: Final[Mapping[str, tuple[float, float]]] = {
+    "policy_core": (40, 420),
+    "start": (65, 120),
+    "intake": (70, 210),
+    "wakeups": (110, 900),
+    "pipeline": (95, 540),
+    "fairness": (50, 180),
+    "scaling": (70, 180),
+}
+SHARING: Final = ("pipeline", "fairness", "scaling")
 BUILD: Final = Path("build")
-_CALIBRATION_SECONDS: Final = 3
+_CALIBRATION_SECONDS: Final = 2
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -46,6 +58,11 @@ class Measured(msgspec.Struct, frozen=True):
     calibration: Calibration
     figures: list[Figure]
     targets: list[Target]
+
+
+class Looks(Protocol):
+    async def look(self) -> Calibration:
+        """What the machine can do right now."""
 
 
 class Calibrating:
@@ -77,34 +94,61 @@ def between(looks: list[Calibration]) -> Calibration:
     )
 
 
-async def run(names: list[str], stage: Stage) -> list[Measured]:
-    calibrating = Calibrating(stage.place("calibration"))
+class Broken(msgspec.Struct, frozen=True):
+    """A module that could not be measured to its end, and why."""
+
+    module: str
+    reason: str
+
+
+class Outcome(msgspec.Struct):
+    """What a run has come to so far."""
+
     measured: list[Measured] = []
+    broken: list[Broken] = []
+
+    @property
+    def targets(self) -> list[Target]:
+        return [target for each in self.measured for target in each.targets]
+
+
+async def run(names: Sequence[str], stage: Stage, outcome: Outcome, calibrating: Looks) -> None:
+    """Measure one module after the other into `outcome`. One that fails is named there, and the next goes on on a stack of its own."""
     before = await calibrating.look()
-    for name in names:
-        began = time.monotonic()
-        module: ModuleType = import_module(f"tests.bench.{name}")
-        stage.tell(f"{name} …")
-        figures: list[Figure] = await module.measure(stage)
-        after = await calibrating.look()
-        calibration = between([before, after])
-        before = after
-        measured.append(
-            Measured(
-                module=name,
-                seconds=round(time.monotonic() - began, 1),
-                calibration=calibration,
-                figures=figures,
-                targets=module.targets(figures, calibration),
-            )
-        )
-        stage.tell(f"{name}: {measured[-1].seconds:.0f} s")
-    return measured
+    try:
+        for place, name in enumerate(names):
+            began = time.monotonic()
+            until = began + MODULES[name][stage.is_long] * stage.share
+            try:
+                module: ModuleType = import_module(f"tests.bench.{name}")
+                stage.tell(f"{name} …")
+                figures: list[Figure] = await module.measure(msgspec.structs.replace(stage, until=until))
+                after = await calibrating.look()
+                calibration = between([before, after])
+                before = after
+                targets = module.targets(figures, calibration)
+            except (Exception, SystemExit) as error:
+                outcome.broken.append(Broken(name, f"{type(error).__name__}: {error}".strip(": ")))
+                stage.tell(f"{name} broke off: {outcome.broken[-1].reason}")
+                await stage.kept.close()
+                continue
+            except BaseException:
+                outcome.broken.append(Broken(name, "broken off"))
+                outcome.broken += [Broken(later, "not begun") for later in names[place + 1 :]]
+                raise
+            seconds = round(time.monotonic() - began, 1)
+            outcome.measured.append(Measured(name, seconds, calibration, figures, targets))
+            stage.tell(f"{name}: {seconds:.0f} s")
+            if not set(names[place + 1 :]) & set(SHARING):
+                await stage.kept.close()
+    finally:
+        await stage.kept.close()
 
 
-def report(measured: list[Measured]) -> dict[str, Any]:
+def report(outcome: Outcome) -> dict[str, Any]:
     """What `build/bench.json` holds; each figure names its module, and each module's calibration stands beside the one of the whole run."""
-    whole = between([each.calibration for each in measured])
+    measured = outcome.measured
+    whole = between([each.calibration for each in measured]) if measured else Calibration.nothing()
     return {
         "calibration": {
             "loops_per_second": round(whole.loops_per_second),
@@ -125,12 +169,13 @@ def report(measured: list[Measured]) -> dict[str, Any]:
         "figures": [
             {"module": each.module, **msgspec.to_builtins(figure)} for each in measured for figure in each.figures
         ],
-        "targets": [msgspec.to_builtins(target) for each in measured for target in each.targets],
+        "targets": [msgspec.to_builtins(target) for target in outcome.targets],
+        "not_measured": [msgspec.to_builtins(each) for each in outcome.broken],
     }
 
 
-def table(measured: list[Measured]) -> Iterator[str]:
-    for each in measured:
+def table(outcome: Outcome) -> Iterator[str]:
+    for each in outcome.measured:
         look = each.calibration
         yield (
             f"{each.module}   (calibration: Python {look.python:.2f}, pgbench {look.inserts_per_second:,.0f} rows/s;"
@@ -143,14 +188,30 @@ def table(measured: list[Measured]) -> Iterator[str]:
             yield f"  {figure.name:36} {figure.value:>14,.6g} {figure.unit}{f'   ({beside})' if beside else ''}"
         yield ""
     yield "targets"
-    for target in (target for each in measured for target in each.targets):
+    for target in outcome.targets:
         yield f"  {'met   ' if target.met else 'MISSED'} {target.name:36} {target.value:>14,.6g}   target {target.target:,.6g}"
 
 
-def verdict(targets: list[Target]) -> str:
+def verdict(outcome: Outcome) -> str:
+    targets = outcome.targets
     missed = [target.name for target in targets if not target.met]
-    said = f"targets met: {len(targets) - len(missed)} of {len(targets)}"
-    return f"{said}; missed: {', '.join(missed)}" if missed else said
+    said = [f"targets met: {len(targets) - len(missed)} of {len(targets)}"]
+    if missed:
+        said.append(f"missed: {', '.join(missed)}")
+    if outcome.broken:
+        said.append(f"not measured: {', '.join(each.module for each in outcome.broken)}")
+    return "; ".join(said)
+
+
+def write_down(outcome: Outcome, tell: Callable[[str], object]) -> None:
+    """Into `build/bench.json`, and as a table whose last line is the verdict."""
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / "bench.json").write_text(msgspec.json.format(msgspec.json.encode(report(outcome)), indent=2).decode())
+    for line in table(outcome):
+        tell(line)
+    for each in outcome.broken:
+        tell(f"  NOT MEASURED {each.module}: {each.reason}")
+    tell(verdict(outcome))
 
 
 @contextmanager
@@ -176,17 +237,24 @@ def main() -> int:
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
         sys.stderr.flush()
 
-    with scratch() as folder:
-        log_to(folder / "bench.log")
-        stage = Stage(folder=folder, runs=asked.runs, share=asked.share, is_long=asked.long, tell=tell)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            measured = runner.run(run(asked.modules or list(MODULES), stage))
-    (BUILD / "bench.json").write_text(msgspec.json.format(msgspec.json.encode(report(measured)), indent=2).decode())
-    targets = [target for each in measured for target in each.targets]
-    for line in table(measured):
-        sys.stdout.write(f"{line}\n")
-    sys.stdout.write(f"{verdict(targets)}\n")
-    return int(os.environ.get("CHECK") == "1" and any(not target.met for target in targets))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # also `timeout` gets what there is
+    outcome = Outcome()
+    is_interrupted = False
+    try:
+        with scratch() as folder:
+            log_to(folder / "bench.log")
+            stage = Stage(folder=folder, runs=asked.runs, share=asked.share, is_long=asked.long, tell=tell)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                calibrating = Calibrating(stage.place("calibration"))
+                runner.run(run(asked.modules or list(MODULES), stage, outcome, calibrating))
+    except KeyboardInterrupt:
+        is_interrupted = True
+    finally:
+        write_down(outcome, lambda line: sys.stdout.write(f"{line}\n"))
+    if is_interrupted:
+        return 130
+    is_missed = any(not target.met for target in outcome.targets)
+    return int(bool(outcome.broken) or (os.environ.get("CHECK") == "1" and is_missed))
 
 
 if __name__ == "__main__":

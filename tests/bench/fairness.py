@@ -11,12 +11,12 @@ from typing import Final
 from tests.bench.ends import WHOLE
 from tests.bench.figures import Calibration, Figure, Stage, Target, at_least, at_most, by_name
 from tests.bench.load import Load, at_rate, percentile
-from tests.bench.pipeline import PATIENCE_SECONDS, running
+from tests.bench.running import PATIENCE_SECONDS, shared
 from tests.bench.tenants import complaints, subscribe
 
 QUIET_PER_SECOND: Final = 2.0
 TIMES: Final = 100
-SECONDS: Final = 12.0
+SECONDS: Final = 7.0
 QUOTA: Final = {"requests_per_second": 20, "burst": 40}
 """Ten times what the quiet tenant sends; the flood is ten times that."""
 
@@ -26,27 +26,26 @@ async def measure(stage: Stage) -> list[Figure]:
     flooded: list[list[float]] = []
     errors: Counter[str] = Counter()
     floods: list[Load] = []
-    async with running(stage, "fairness", tenants=1) as found:
-        quiet = complaints(found.tenancies)
-        loud = await subscribe(found.operator, WHOLE[1], limits=QUOTA, staff=True)
-        flood = complaints([loud])
-        await found.ends.latencies(
-            await at_rate(found.port, quiet, QUIET_PER_SECOND, 2 * stage.share, keep=True), PATIENCE_SECONDS
+    found = await shared(stage)
+    quiet = complaints(found.tenancies[:1])
+    loud = await subscribe(found.operator, WHOLE[1], limits=QUOTA, staff=True)
+    flood = complaints([loud])
+    for requests in (quiet, flood):
+        load = await at_rate(found.port, requests, QUIET_PER_SECOND, 2 * stage.share, keep=True)
+        await found.ends.latencies(load, PATIENCE_SECONDS)
+    seconds = stage.lasting(SECONDS)
+    for _ in stage.rounds("fairness"):
+        load = await at_rate(found.port, quiet, QUIET_PER_SECOND, seconds, keep=True)
+        errors.update(load.problems)
+        alone.append(await found.ends.latencies(load, PATIENCE_SECONDS))
+        load, storm = await asyncio.gather(
+            at_rate(found.port, quiet, QUIET_PER_SECOND, seconds, keep=True),
+            at_rate(found.port, flood, QUIET_PER_SECOND * TIMES, seconds, keep=True),
         )
-        seconds = SECONDS * stage.share
-        for turn in range(stage.runs):
-            stage.tell(f"fairness: round {turn + 1} of {stage.runs}")
-            load = await at_rate(found.port, quiet, QUIET_PER_SECOND, seconds, keep=True)
-            errors.update(load.problems)
-            alone.append(await found.ends.latencies(load, PATIENCE_SECONDS))
-            load, storm = await asyncio.gather(
-                at_rate(found.port, quiet, QUIET_PER_SECOND, seconds, keep=True),
-                at_rate(found.port, flood, QUIET_PER_SECOND * TIMES, seconds, keep=True),
-            )
-            errors.update(load.problems)
-            floods.append(storm)
-            flooded.append(await found.ends.latencies(load, PATIENCE_SECONDS))
-            await found.ends.latencies(storm, PATIENCE_SECONDS)
+        errors.update(load.problems)
+        floods.append(storm)
+        flooded.append(await found.ends.latencies(load, PATIENCE_SECONDS))
+        await found.ends.latencies(storm, PATIENCE_SECONDS)
     refused = sum(storm.statuses[429] for storm in floods)
     sent = sum(sum(storm.statuses.values()) for storm in floods)
     allowed = sum(QUOTA["burst"] + QUOTA["requests_per_second"] * storm.seconds for storm in floods)

@@ -28,7 +28,8 @@ CONCURRENCIES: Final = (1, 8, 32, 128)
 WEIGHED: Final = 32  # the concurrency that the target is about
 TENANTS: Final = 4  # the four organisations; complaints of one tenant that come at once share a transaction
 FURTHER: Final = (1, 16)  # the same with all complaints of one tenant, and of as many as pgbench has connections
-SECONDS: Final = 4.0
+SECONDS: Final = 3.0
+LONG_SECONDS: Final = 40  # of rows from pgbench before anything is measured, in the long run
 ROWS_DATABASE: Final = "rows"
 GENERATOR_SHARE: Final = 0.15
 
@@ -46,26 +47,31 @@ async def measure(stage: Stage) -> list[Figure]:
         requests = complaints(alone.tenancies[:TENANTS])
         stage.tell("intake: warming up")
         for warm in (complaints(alone.tenancies), requests):  # each tenant's policy is compiled once
-            await flat_out(alone.process.port, warm, WEIGHED, 3 * stage.share)
+            await flat_out(alone.process.port, warm, WEIGHED, 2 * stage.share)
         script = await rows_script(alone.local, stage.place("intake"))
         rows_dsn = alone.local.postgres.dsn_of(ROWS_DATABASE)
+        if stage.is_long:
+            stage.tell(f"intake: {LONG_SECONDS} s of rows beforehand, in both databases")
+            own = await own_script(alone, stage.place("intake"))
+            for dsn, rows_of in ((alone.local.superuser_dsn, own), (rows_dsn, script)):
+                await pgbench.per_second(dsn, rows_of, max(1, round(LONG_SECONDS * stage.share)))
+        await pgbench.analyzed(alone.local.superuser_dsn, rows_dsn)
         loads: dict[int, list[Load]] = {concurrency: [] for concurrency in CONCURRENCIES}
         rows: list[float] = []
         shares: list[dict[str, float]] = []
-        for turn in range(stage.runs):
-            stage.tell(f"intake: round {turn + 1} of {stage.runs}")
+        for _ in stage.rounds("intake"):
             for concurrency in CONCURRENCIES:
                 before = _spent(alone)
                 loads[concurrency].append(
-                    await flat_out(alone.process.port, requests, concurrency, SECONDS * stage.share)
+                    await flat_out(alone.process.port, requests, concurrency, stage.lasting(SECONDS))
                 )
                 if concurrency == WEIGHED:
                     spent = {name: seconds - before[name] for name, seconds in _spent(alone).items()}
                     shares.append(spent)
-                    rows.append(await pgbench.per_second(rows_dsn, script, max(1, round(SECONDS * stage.share))))
+                    rows.append(await pgbench.per_second(rows_dsn, script, max(1, round(stage.lasting(SECONDS)))))
         further = {
             str(tenants): await flat_out(
-                alone.process.port, complaints(alone.tenancies[:tenants]), WEIGHED, SECONDS * stage.share
+                alone.process.port, complaints(alone.tenancies[:tenants]), WEIGHED, stage.lasting(SECONDS)
             )
             for tenants in FURTHER
         }
@@ -178,14 +184,26 @@ async def rows_script(local: LocalStack, folder: Path) -> Path:
     finally:
         await server.close()
     await migrate(dsn, "intake")
+    script = folder / "rows.sql"
+    script.write_text(_statement(await _typical(local), CONNECTION_TENANT), encoding="utf-8")
+    return script
+
+
+async def own_script(alone: Alone, folder: Path) -> Path:
+    """As `rows_script`, for the services' database and the tenants that are measured; nothing of it is told to anybody."""
+    ids = ", ".join(f"'{tenancy.tenant_id}'" for tenancy in alone.tenancies[:TENANTS])
+    script = folder / "own.sql"
+    tenant = f"(ARRAY[{ids}])[:client_id % {TENANTS} + 1]::uuid"
+    script.write_text(_statement(await _typical(alone.local), tenant, is_told=False), encoding="utf-8")
+    return script
+
+
+async def _typical(local: LocalStack) -> Any:
     source = await asyncpg.connect(local.superuser_dsn)
     try:
-        row: Any = await source.fetchrow(TYPICAL)
+        return await source.fetchrow(TYPICAL)
     finally:
         await source.close()
-    script = folder / "rows.sql"
-    script.write_text(_statement(row), encoding="utf-8")
-    return script
 
 
 TYPICAL: Final = """
@@ -207,10 +225,15 @@ OFFSET (SELECT count(*) / 2 FROM intake.complaint WHERE tenant_id = (SELECT max(
  LIMIT 1"""
 
 
-def _statement(row: Any) -> str:
+CONNECTION_TENANT: Final = "lpad(to_hex(:client_id::bigint), 32, '0')::uuid"
+
+
+def _statement(row: Any, tenant: str, *, is_told: bool = True) -> str:
+    told = f"""INSERT INTO intake.outbox (tenant_id, message_id, subject, body)
+SELECT tenant_id, message_id, {row["subject"]}, {row["body"]}::bytea FROM made"""
     return f"""
 WITH made AS MATERIALIZED (
-    SELECT lpad(to_hex(:client_id::bigint), 32, '0')::uuid AS tenant_id, uuidv7() AS complaint_id, uuidv7() AS complainant_id,
+    SELECT {tenant} AS tenant_id, uuidv7() AS complaint_id, uuidv7() AS complainant_id,
            uuidv7() AS text_id, uuidv7() AS message_id, gen_random_uuid() AS random
 ), taken AS (
     INSERT INTO intake.receipt (tenant_id, key, request_sha256, complaint_id)
@@ -237,6 +260,5 @@ WITH made AS MATERIALIZED (
     INSERT INTO intake.free_text (tenant_id, text_id, owner_id, case_id, kind, sealed, created_by)
     SELECT tenant_id, text_id, complainant_id, complaint_id, 'complaint', {row["sealed"]}::bytea, {row["created_by"]} FROM made
 )
-INSERT INTO intake.outbox (tenant_id, message_id, subject, body)
-SELECT tenant_id, message_id, {row["subject"]}, {row["body"]}::bytea FROM made;
+{told if is_told else "SELECT FROM made"};
 """

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+import asyncpg
+
 from shared.embedded.postgres import programs
 
 CLIENTS: Final = 16
@@ -47,3 +49,13 @@ async def per_second(dsn: str, script: Path, seconds: int, clients: int = CLIENT
     if process.returncode != 0 or found is None:
         raise RuntimeError(f"pgbench ({process.returncode}): {(complaints or said).decode(errors='replace')[:600]}")
     return float(found[1])
+
+
+async def analyzed(*dsns: str) -> None:
+    """Count the rows, as autovacuum does within a minute: a database that is some seconds old knows nothing about its tables."""
+    for dsn in dsns:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute("ANALYZE")
+        finally:
+            await connection.close()

@@ -1,4 +1,7 @@
-"""Two replicas of each service against one: nothing lost, nothing done twice, and not slower."""
+"""Two replicas of each service against one: nothing lost, nothing done twice, and not slower.
+
+A round is one, two, two, one: what grows slower or faster meanwhile tells for neither, and the second processes start once.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from shared.embedded.access import SERVICES
 from tests.bench.ends import cases_of, span
 from tests.bench.figures import Calibration, Figure, Stage, Target, at_least, at_most, by_name
 from tests.bench.load import Load, flat_out
-from tests.bench.pipeline import CONCURRENCY, PATIENCE_SECONDS, Running, process_of, running
+from tests.bench.running import CONCURRENCY, PATIENCE_SECONDS, Running, process_of, shared
 
-SECONDS: Final = 5.0
+SECONDS: Final = 4.0
 _WITH_MASTER_KEY: Final = ("intake", "routing", "notify")
 
 # What is wrong with complaints that were answered 201, one row each.
@@ -48,24 +51,23 @@ async def measure(stage: Stage) -> list[Figure]:
     one: list[float] = []
     two: list[float] = []
     wrong: list[str] = []
-    async with running(stage, "scaling") as found:
-        warm = await flat_out(found.port, found.requests, 8, 2 * stage.share, keep=True)
-        await found.ends.latencies(warm, PATIENCE_SECONDS)
-        connection = await asyncpg.connect(found.stack.local.superuser_dsn)
-        try:
-            for turn in range(stage.runs):
-                stage.tell(f"scaling: round {turn + 1} of {stage.runs}")
-                one.append(await _round(found, [found.port], stage, connection, wrong))
-                second = _replicas(found.stack)
-                try:
-                    await asyncio.gather(*(each.start() for each in second))
-                    warm = await flat_out(second[0].port, found.requests, 8, 2 * stage.share, keep=True)
-                    await found.ends.latencies(warm, PATIENCE_SECONDS)
-                    two.append(await _round(found, [found.port, second[0].port], stage, connection, wrong))
-                finally:
-                    await asyncio.gather(*(each.stop() for each in second))
-        finally:
-            await connection.close()
+    found = await shared(stage)
+    connection = await asyncpg.connect(found.stack.local.superuser_dsn)
+    try:
+        for _ in stage.rounds("scaling"):
+            one.append(await _round(found, [found.port], stage, connection, wrong))
+            second = _replicas(found.stack)
+            ports = [found.port, second[0].port]
+            try:
+                await asyncio.gather(*(each.start() for each in second))
+                warm = await flat_out(second[0].port, found.requests, 8, 1.5 * stage.share, keep=True)
+                await found.ends.latencies(warm, PATIENCE_SECONDS)
+                two += [await _round(found, ports, stage, connection, wrong) for _ in range(2)]
+            finally:
+                await asyncio.gather(*(each.stop() for each in second))
+            one.append(await _round(found, [found.port], stage, connection, wrong))
+    finally:
+        await connection.close()
     ratio = statistics.median(second / first for first, second in zip(one, two, strict=True))
     return [
         Figure("one_replica_per_second", round(statistics.median(one), 1), "complaints/s", {"runs": _rounded(one)}),
@@ -89,7 +91,7 @@ async def _round(
     """Complaints a second that come all the way, the load shared out over these ports."""
     requests = found.requests
     loads = await asyncio.gather(
-        *(flat_out(port, requests, CONCURRENCY // len(ports), SECONDS * stage.share, keep=True) for port in ports)
+        *(flat_out(port, requests, CONCURRENCY // len(ports), stage.lasting(SECONDS), keep=True) for port in ports)
     )
     load = Load(
         bodies=[body for each in loads for body in each.bodies],

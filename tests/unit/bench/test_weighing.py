@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.bench.__main__ import Measured, report, table, verdict
-from tests.bench.figures import Calibration, Figure, Target, at_least, at_most
+from tests.bench.__main__ import Broken, Measured, Outcome, report, run, table, verdict, write_down
+from tests.bench.figures import Calibration, Figure, Kept, Stage, Target, at_least, at_most
 from tests.bench.load import at_rate, flat_out, percentile
 
 SLOW = Calibration(loops_per_second=10_500_000, inserts_per_second=1_550)
@@ -38,20 +45,103 @@ def test_what_is_no_number_meets_no_target() -> None:
 
 def test_the_last_line_names_what_was_missed() -> None:
     targets = [at_least("rate", 2, 1), at_most("latency", 3, 2), at_most("memory", 2, 2)]
-    assert verdict(targets) == "targets met: 2 of 3; missed: latency"
-    assert verdict(targets[:1]) == "targets met: 1 of 1"
+    part = Measured("intake", 1.0, SLOW, [], targets)
+    assert verdict(Outcome([part])) == "targets met: 2 of 3; missed: latency"
+    assert verdict(Outcome([Measured("intake", 1.0, SLOW, [], targets[:1])])) == "targets met: 1 of 1"
+    broken = Outcome([part], [Broken("wakeups", "TimeoutError")])
+    assert verdict(broken) == "targets met: 2 of 3; missed: latency; not measured: wakeups"
 
 
 def test_the_report_holds_every_figure_and_target() -> None:
     figure = Figure("rate", 2.0, "a second", {"runs": [1.0, 2.0, 3.0]})
     measured = [Measured("intake", 1.0, SLOW, [figure], [Target("rate", 2.0, 1.0, True)])]
-    found = report(measured)
+    found = report(Outcome(measured))
     assert found["figures"] == [
         {"module": "intake", "name": "rate", "value": 2.0, "unit": "a second", "detail": {"runs": [1.0, 2.0, 3.0]}}
     ]
     assert found["targets"] == [{"name": "rate", "value": 2.0, "target": 1.0, "met": True}]
     assert found["calibration"]["loops_per_second"] == 10_500_000
-    assert any("rate" in line and "met" in line for line in table(measured))
+    assert any("rate" in line and "met" in line for line in table(Outcome(measured)))
+
+
+class _Stand:
+    """Stands for the calibration: what is tested is what becomes of the modules."""
+
+    async def look(self) -> Calibration:
+        return SLOW
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "build" / "bench.json").read_text())
+    return found
+
+
+def _module(found: list[Figure] | BaseException) -> SimpleNamespace:
+    async def measure(_: Stage) -> list[Figure]:
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    return SimpleNamespace(measure=measure, targets=lambda *_: [at_least("rate", 2, 1)])
+
+
+@pytest.mark.parametrize("fault", [TimeoutError("no facts"), SystemExit("nothing was woken")])
+async def test_what_one_module_cannot_measure_the_others_still_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: BaseException
+) -> None:
+    monkeypatch.setitem(sys.modules, "tests.bench.start", _module(fault))
+    monkeypatch.setitem(sys.modules, "tests.bench.intake", _module([Figure("rate", 2.0, "/s")]))
+    outcome = Outcome()
+    await run(["start", "intake"], Stage(folder=tmp_path), outcome, _Stand())
+    assert [each.module for each in outcome.measured] == ["intake"]
+    assert [each.module for each in outcome.broken] == ["start"]
+    assert str(fault) in outcome.broken[0].reason
+
+
+async def test_a_run_that_is_broken_off_writes_down_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "tests.bench.start", _module([Figure("rate", 2.0, "/s")]))
+    monkeypatch.setitem(sys.modules, "tests.bench.intake", _module(asyncio.CancelledError()))
+    outcome = Outcome()
+    with pytest.raises(asyncio.CancelledError):
+        await run(["start", "intake", "wakeups"], Stage(folder=tmp_path), outcome, _Stand())
+    said: list[str] = []
+    write_down(outcome, said.append)
+    assert said[-1] == "targets met: 1 of 1; not measured: intake, wakeups"
+    written = _written(tmp_path)
+    assert [each["name"] for each in written["figures"]] == ["rate"]
+    assert [each["module"] for each in written["not_measured"]] == ["intake", "wakeups"]
+
+
+def test_there_are_no_more_rounds_than_there_is_time(tmp_path: Path) -> None:
+    now = [0.0]
+    stage = Stage(folder=tmp_path, runs=5, until=25.0, clock=lambda: now[0])
+    made = []
+    for turn in stage.rounds("intake"):
+        made.append(turn)
+        now[0] += 10.0
+    assert made == [0, 1]
+    assert list(Stage(folder=tmp_path, runs=5, until=-1.0, clock=lambda: now[0]).rounds("intake")) == [0]
+    assert len(list(Stage(folder=tmp_path, runs=5).rounds("intake"))) == 5
+
+
+async def test_what_is_shared_is_started_once_and_anew_after_it_was_closed() -> None:
+    opened: list[str] = []
+
+    @asynccontextmanager
+    async def open_one(name: str) -> AsyncIterator[str]:
+        opened.append(name)
+        yield name
+        opened.append(f"{name} closed")
+
+    kept = Kept()
+    assert await kept.get("stack", open_one) == await kept.get("stack", open_one) == "stack-1"
+    await kept.close()
+    assert await kept.get("stack", open_one) == "stack-2"
+    await kept.close()
+    assert opened == ["stack-1", "stack-1 closed", "stack-2", "stack-2 closed"]
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
