@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import product
 from typing import Any, Final
 
 from shared.engine.amounts import Amount, parse_amount
 from shared.engine.model import EffectView, RouteView
-from shared.engine.rules import ActionRule, Do, Handlers, RouteRule, Rule
+from shared.engine.rules import LISTS, ActionRule, Do, Handlers, RouteRule, Rule, targets
 from shared.engine.state import CaseState, Context, Later
 
 OWNERS: Final = frozenset({None, "lead", "handling_owner", "first_responsible"})
@@ -88,7 +87,7 @@ def do(case: CaseState, rule: Rule, todo: tuple[Do, ...], at: datetime, ref: str
         if not one.literal:
             to, what, by = case.value(to, rule), case.value(what, rule), case.value(by, rule)
             data = {name: case.value(value, rule) for name, value in one.data}
-        for addressee in to if isinstance(to, list | tuple) else (to,):
+        for addressee in to if isinstance(to, LISTS) else (to,):
             key = f"{rule.id}:{ref}:{place}:{addressee or ''}"
             if key in case.effect_keys:
                 continue
@@ -110,26 +109,19 @@ def do(case: CaseState, rule: Rule, todo: tuple[Do, ...], at: datetime, ref: str
             )
 
 
-def _each(value: Any) -> tuple[str | None, ...]:
-    """Everybody whom a rule names: what an entry says may be one name or a list of them."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    return (value,)
-
-
 def route(case: CaseState, rule: RouteRule, context: Context) -> None:
-    unit, role, staff, as_ = rule.unit, rule.role, rule.staff, rule.as_
+    as_, named = rule.as_, rule.targets
     members: tuple[str, ...] = ()
-    if not rule.literal:
+    if named is None:
+        unit, role, staff = rule.unit, rule.role, rule.staff
         unit = case.value(unit, rule) if callable(unit) else unit
         role = case.value(role, rule) if callable(role) else role
         staff = case.value(staff, rule) if callable(staff) else staff
+        named = targets(unit, role, staff)
         as_ = case.value(as_, rule) if callable(as_) else as_
         found = case.value(rule.members, rule) or ()
-        members = tuple(found) if isinstance(found, list | tuple) else (str(found),)
-    for name, head, who in product(_each(unit), _each(role), _each(staff)):
-        if name is None and head is None and who is None:
-            continue
+        members = tuple(found) if isinstance(found, LISTS) else (str(found),)
+    for name, head, who in named:
         key = (name, head, who, as_, rule.id, context.ref)
         if key in case.route_keys:
             continue
@@ -147,6 +139,5 @@ def route(case: CaseState, rule: RouteRule, context: Context) -> None:
             auto=rule.auto,
         )
         case.routes.append(found)
-        later = context.entry is not None and context.entry.kind != "received"
-        if as_ in OWNERS and (case.owner is None or later):
+        if as_ in OWNERS and (case.owner is None or (context.entry is not None and context.entry.kind != "received")):
             case.owner = found

@@ -8,9 +8,8 @@ its own over the state of the case (shared/engine/state.py). Nothing here does I
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from heapq import heappop
 from operator import attrgetter
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from shared.engine.model import ClassView, Entry, Refusal, Standing
 from shared.engine.noting import SAID_LATER, keep, take_over
 from shared.engine.refusing import refusal as refusal_of
 from shared.engine.rules import CLASSES, WHILES, Clause, CompiledPolicy, Handlers, Rung, clauses_of
-from shared.engine.runs import Run
+from shared.engine.runs import INSTANT, Run
 from shared.engine.state import CaseState, Context, Counter, Later
 
 MOST_DERIVED: Final = 500
@@ -54,60 +53,65 @@ class Case(CaseState):
 
     def apply(self, entry: Entry) -> None:
         """Take one entry, after everything that was due before it."""
-        at, data, heap = entry.at, entry.data, self.heap
-        if heap and heap[0][0] < at:
-            self.advance(at, inclusive=False)
-        self.at, self._calendar = at, None
-        self.seq, self.current = entry.seq, entry
-        handlers = self.policy.entries.get(entry.kind)
-        if handlers is None or handlers.is_rare or "step" in data:  # most entries are none of these
-            if self.case_kind == "duty" and entry.kind == "received":
-                self.begin_duties(at, datetime.fromisoformat(str(data["until"])))  # a year of duties: nobody complained
-                return
-            self._change_rules(entry)
-            handlers = self.policy.set_off_by(entry)
-        context = self.scope.context = Context(at, data, entry.seq, entry, entry.by)
-        if handlers.tells or not SAID_LATER.isdisjoint(data):
-            take_over(self, entry)
-        self.past.append(entry)
-        if self.keeps_records:
-            keep(self, entry)
-        if handlers.is_rare:
-            accept_at_receipt(self, entry)
-        if self.alerts & CLASSES or handlers.classes:
-            classify(self, handlers, context)
-        if handlers.judges or self.is_declined:
-            accept(self, entry, handlers, context)
-        if handlers.moves_state:
-            change_state(self, handlers, context)
-        if handlers.moves_clocks:
-            move_clocks(self, handlers, context)
-        if self.alerts & WHILES:
-            reconsider(self, context)
-        if handlers.acts:
-            self._act_on(handlers, context)
-        if handlers.is_rare:
-            take_counts(self, entry, context)
-            self._drain()
-            tighten(self, entry)
-        elif self.queue:
-            self._drain()
+        self.follow((entry,))
 
-    def _change_rules(self, entry: Entry) -> None:
-        if entry.kind == "policy_changed":
-            change_policy(self, entry)
-        elif entry.kind == "calendar_changed":
-            change_calendar(self, entry)
+    def follow(self, timeline: Iterable[Entry]) -> None:
+        """Take entries in their order, each after everything that was due before it."""
+        scope, agenda, queue, keeps_records = self.scope, self.agenda, self.queue, self.keeps_records
+        known, note = self.policy.entries, self.past.append
+        for entry in timeline:
+            at, data = entry.at, entry.data
+            if agenda and agenda[0][0] < at:
+                self.advance(at, inclusive=False)
+            self.at, self.seq, self.current = at, entry.seq, entry
+            handlers = known.get(entry.kind)
+            if handlers is None or handlers.is_rare or "step" in data:  # most entries are none of these
+                if self.case_kind == "duty" and entry.kind == "received":
+                    until = datetime.fromisoformat(str(data["until"]))
+                    self.begin_duties(at, until)  # a year of duties: nobody complained
+                    continue
+                if entry.kind == "policy_changed":
+                    change_policy(self, entry)
+                    known = self.policy.entries
+                elif entry.kind == "calendar_changed":
+                    change_calendar(self, entry)
+                handlers = self.policy.set_off_by(entry)
+            context = scope.context = Context(at, data, entry.seq, entry, entry.by)
+            note(entry)
+            if keeps_records:
+                keep(self, entry)
+            if handlers.tells or not SAID_LATER.isdisjoint(data):
+                take_over(self, entry)
+                if handlers.is_rare:
+                    accept_at_receipt(self, entry)
+            if self.alerts & CLASSES or handlers.classes:
+                classify(self, handlers, context)
+            if handlers.judges or self.is_declined:
+                accept(self, entry, handlers, context)
+            if handlers.enters is not None:
+                self.enter_state(handlers.enters, context)
+            elif handlers.moves_state:
+                change_state(self, handlers, context)
+            if handlers.moves_clocks:
+                move_clocks(self, handlers, context)
+            if self.alerts & WHILES:
+                reconsider(self, context)
+            if handlers.acts:
+                self._act_on(handlers, context)
+            if handlers.is_rare:
+                take_counts(self, entry, context)
+                self._drain()
+                tighten(self, entry)
+            elif queue:
+                self._drain()
 
     def advance(self, to: datetime, *, inclusive: bool = True) -> None:
         """Handle what is due up to `to`, in order; `to` itself only when inclusive."""
-        heap = self.heap
+        agenda, queue = self.agenda, self.queue
         self.current = None  # what happens now is no entry's doing
-        while heap:
-            at = heap[0][0]
-            if at > to or (at == to and not inclusive):
-                break
-            _, _, what, thing, part = heappop(heap)
+        before = to + INSTANT if inclusive else to
+        while agenda and agenda[0][0] < before:
+            _, _, what, thing, part = agenda.pop(0)
             if what == "due":
                 if thing.part == part and thing.state == "running":
                     self._due(thing)
@@ -119,7 +123,7 @@ class Case(CaseState):
                 self._act_late(thing)
             elif what == "duty":
                 begin_duty(self, *thing)
-            if self.queue:
+            if queue:
                 self._drain()
 
     def _due(self, run: Run) -> None:
@@ -140,9 +144,10 @@ class Case(CaseState):
         if run.state != "running" and (rung.before is not None or not run.active):
             return
         self.reach(at)
-        self.scope.context = Context(at, run.data, run.ref, clock_run=run)
+        ref = run.ref
+        self.scope.context = Context(at, run.data, ref, clock_run=run)
         if self.holds(rung.when, rung):
-            do(self, rung, rung.do, at, f"{run.ref}:{rung.id}")
+            do(self, rung, rung.do, at, f"{ref}:{rung.id}")
 
     def _act_late(self, later: Later) -> None:
         if later.dropped:
@@ -154,12 +159,10 @@ class Case(CaseState):
 
     def _drain(self) -> None:
         """Take what the last event set off through the stages, until all is quiet."""
-        events = 0
-        while self.queue:
-            events += 1
-            if events > MOST_DERIVED:
+        queue = self.queue
+        for key, context in queue:  # it grows while it is walked through
+            if len(queue) > MOST_DERIVED:
                 raise LoopError("the rules set each other off without end")
-            key, context = self.queue.popleft()
             if key == "end":
                 cancel_all(self, context.at)
                 continue
@@ -173,6 +176,7 @@ class Case(CaseState):
                 reconsider(self, context)
             if handlers.acts:
                 self._act_on(handlers, context)
+        queue.clear()
 
     def _act_on(self, handlers: Handlers, context: Context) -> None:
         """Routing, effects, counts and penalties."""
@@ -245,10 +249,10 @@ class Case(CaseState):
 
     def next_at(self, now: datetime) -> datetime | None:
         """The next instant at which anything changes by itself."""
-        heap = self.heap
-        while heap and _is_stale(heap[0]):
-            heappop(heap)
-        instants = [heap[0][0]] if heap else []
+        agenda = self.agenda
+        while agenda and _is_stale(agenda[0]):
+            agenda.pop(0)
+        instants = [agenda[0][0]] if agenda else []
         for one in self.liabilities:
             growth = one.next_growth(now)
             if growth is not None and growth > now:
@@ -292,15 +296,14 @@ def replay(
     A retroactive change of policy replays all of it under the new version, silently up to the change.
     """
     last = None
-    if "policy_changed" in map(KIND, timeline):  # most timelines have none: nothing else need be looked at
+    if len(policies) > 1 and "policy_changed" in map(KIND, timeline):  # most timelines have none
         changes = [entry for entry in timeline if entry.kind == "policy_changed"]
         last = next((entry for entry in reversed(changes) if entry.data.get("effect") == "retroactive"), None)
     if last is not None:
         policy_version = int(last.data["version"])
     case = Case(policies, calendars, policy_version=policy_version, case_kind=case_kind, counter=counter)
     if last is None:
-        for entry in timeline:
-            case.apply(entry)
+        case.follow(timeline)
         return case
     case.silent_until = last.at
     for entry in timeline:

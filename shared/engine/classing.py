@@ -53,15 +53,14 @@ def _chosen(case: CaseState) -> dict[str, tuple[Any, Clause]]:
     chosen: dict[str, tuple[Any, Clause]] = {}
     forced: set[str] = set()
     for rule in case.policy.classes:
-        wanted = [
-            (part, value)
-            for part, value in rule.set
-            if (part not in chosen or (rule.override and part not in forced))
-            and (rule.override or part not in case.stated)
-        ]
-        if not wanted or not case.holds(rule.when, rule):
-            continue
-        for part, value in wanted:
+        holds = None  # looked at only if the rule has something to set
+        for part, value in rule.set:
+            if part in forced if rule.override else (part in chosen or part in case.stated):
+                continue
+            if holds is None:
+                holds = case.holds(rule.when, rule)
+            if not holds:
+                break
             chosen[part] = (case.value(value, rule), rule.clause)
             if rule.override:
                 forced.add(part)

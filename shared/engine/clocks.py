@@ -31,27 +31,25 @@ def start(case: CaseState, rule: ClockRule, context: Context) -> None:
 
 def begin(case: CaseState, rule: ClockRule, context: Context, anchor: datetime | None = None) -> None:
     at = context.at
-    runs = case.runs.get(rule.id)
-    if runs is None:
-        runs = case.runs[rule.id] = []
+    runs = case.runs[rule.id]
     if (runs or rule.supersedes) and not _makes_room(case, rule, runs, at):
         return
     base = anchor or (at if rule.anchor is None else _anchor(case, rule, at))
     calendar = case.calendars.at(rule.calendar, at, at)
     by_seq = 0 if context.entry is None else case.seq
-    fixed, counting = rule.fixed, rule.counting
-    if rule.is_plain and fixed is not None:
-        run = Run(rule, len(runs), at, by_seq, case.policy.version, base, calendar, counting, rule.overdue_unit, fixed)
-        run.due_at = due = calendar.due(base, fixed, counting)
+    limited, counting, unit, version = rule.plain_limit, rule.counting, rule.overdue_unit, case.policy.version
+    if limited is not None:
+        due = calendar.due(base, limited, counting)
+        run = Run(rule, len(runs), at, by_seq, version, base, calendar, counting, unit, limited, due)
         runs.append(run)
-        if rule.rungs or rule.timer:
-            arm(case, run)
-        else:
+        if rule.arms_plainly:
             case.push(due + INSTANT, "due", run)
+        else:
+            arm(case, run)
         case.clock_event(rule.started_key, run, at)
         return
     for place in range(rule.repeat_count or 1):
-        run = Run(rule, len(runs), at, by_seq, case.policy.version, base, calendar, counting, rule.overdue_unit)
+        run = Run(rule, len(runs), at, by_seq, version, base, calendar, counting, unit)
         if rule.stop_all:
             run.expected = frozenset(rule.stop_all)
         if rule.owner:
@@ -191,7 +189,7 @@ def move_clocks(case: CaseState, handlers: Handlers, context: Context) -> None:
     if handlers.starts:
         for condition, clock in handlers.starts:
             if condition is None or case.holds(condition, clock):
-                if clock.while_ is None and clock.when is None:
+                if clock.starts_plainly:
                     begin(case, clock, context)
                 else:
                     start(case, clock, context)

@@ -104,7 +104,7 @@ def begin_duty(case: CaseState, duty: DutyRule, occurrence: Occurrence) -> None:
     """Start one turn of a duty as a run of its clock."""
     rule, at = duty.clock, occurrence.starts_at
     case.reach(at)
-    runs = case.runs.setdefault(rule.id, [])
+    runs = case.runs[rule.id]
     calendar = case.calendars.at(rule.calendar, at, at)
     run = Run(rule, len(runs), at, 0, case.policy.version, at, calendar, rule.counting, rule.overdue_unit)
     run.data = {"period": occurrence.period}

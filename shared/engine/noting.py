@@ -10,6 +10,8 @@ from shared.engine.state import CaseState
 
 SAID_LATER: Final = frozenset({"category", "severity", "priority", "kind", "outcome", "fields"})
 """What an entry after the first may say of the complaint; most say nothing of this."""
+STATED_PARTS: Final = CLASS_PARTS[:4]
+"""The parts of the class that a complaint states itself; the respondent's name is not one of them."""
 
 
 def take_over(case: CaseState, entry: Entry) -> None:
@@ -47,7 +49,7 @@ def _take_first(case: CaseState, entry: Entry) -> None:
     """What the complaint says of itself when it is received."""
     scope, data = case.scope, entry.data
     complaint = scope.complaint
-    for part in CLASS_PARTS[:4]:
+    for part in STATED_PARTS:
         value = complaint[part] = data.get(part)
         if value is not None:
             case.stated[part] = value
@@ -66,16 +68,16 @@ def _take_first(case: CaseState, entry: Entry) -> None:
 
 def _take_said(case: CaseState, entry: Entry) -> None:
     """A class, an outcome or fields that an entry states anew."""
-    data, complaint = entry.data, case.scope.complaint
-    case.alerts |= case.policy.groups
+    data = entry.data
     parts = ("category", "severity", "priority")
     for part in (*parts, "kind") if entry.kind in ("classified", "corrected") else parts:
         if data.get(part) is not None:
-            case.stated[part] = complaint[part] = data[part]
+            case.stated[part] = data[part]
+            case.write(part, data[part])
             case.class_clauses.pop(part, None)  # no rule set it any more
             case.expect_change(CLASSES)
     if data.get("outcome") is not None:
-        complaint["outcome"] = data["outcome"]
+        case.write("outcome", data["outcome"])
     if "fields" in data:
         _take_fields(case, entry)
 
@@ -91,8 +93,11 @@ def _take_kind(case: CaseState, entry: Entry) -> None:
     """What follows from the kind of an entry alone."""
     kind, data, complaint = entry.kind, entry.data, case.scope.complaint
     if kind == "assigned":
-        named = {part: data[part] for part in ("staff", "unit") if data.get(part) is not None}
-        case.write("handler", {**(complaint["handler"] or {}), **named})
+        handler = dict(complaint["handler"] or {})
+        for part in ("staff", "unit"):
+            if data.get(part) is not None:
+                handler[part] = data[part]
+        case.write("handler", handler)
     elif kind == "withdrawn":
         case.write("outcome", "withdrawn")
     elif kind == "corrected" and data.get("respondent_of"):

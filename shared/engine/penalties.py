@@ -50,26 +50,24 @@ class Liability(Struct, eq=False, gc=False):
     waived: Decision | None = None
     void: bool = False
 
-    def key(self, index: int) -> str:
-        return f"{self.rule.id}:{self.seq}:{self.serial}:{self.party}:{index}"
-
     def views(self, case: CaseState, now: datetime) -> list[PenaltyView]:
         """Everything this rule imposes on the party as of `now`."""
         worked_out = case.worked_out
         if worked_out is not None and self.serial in worked_out:
             return worked_out[self.serial]
-        found = self._work_out(case, now)
+        found: list[PenaltyView] = []
+        if self.rule.literal:  # nothing looks at the scope
+            for index, item in enumerate(self.rule.impose):
+                found += self._imposed(case, item, index, now)
+        else:
+            self._look_closely(case, now, found)
         if worked_out is not None:
             worked_out[self.serial] = found
         return found
 
-    def _work_out(self, case: CaseState, now: datetime) -> list[PenaltyView]:
-        found: list[PenaltyView] = []
+    def _look_closely(self, case: CaseState, now: datetime, found: list[PenaltyView]) -> None:
+        """Add what is imposed by a rule that looks at the case, as it was when the rule came about."""
         rule, scope = self.rule, case.scope
-        if rule.literal:  # nothing looks at the scope
-            for index, item in enumerate(rule.impose):
-                found += self._imposed(case, item, index, now)
-            return found
         before = scope.context
         context = Context(self.at, self.data, "", None, before.actor, self.clock_run, self.count, before.penalty)
         if self.source is not None:
@@ -82,7 +80,6 @@ class Liability(Struct, eq=False, gc=False):
                     found += self._imposed(case, item, index, now)
         finally:
             scope.context = before
-        return found
 
     def first_view(self, case: CaseState, now: datetime) -> PenaltyView | None:
         """What shares of this penalty are taken of: the first imposed thing, as an appeal left it."""
@@ -109,9 +106,12 @@ class Liability(Struct, eq=False, gc=False):
             return self._sanction(case, item, index, data)
         if item.kind == "points":
             return self._points(case, item, index, data)
-        fixed = item.fixed
-        if fixed is not None and self.waived is None and self.correction is None and self.appealed_at is None:
-            return [self._view(case.policy, index, item, data, fixed.minor, fixed.steps)]
+        if item.plain and self.waived is None and self.correction is None and self.appealed_at is None:
+            if item.fixed is not None:
+                return [self._view(case.policy, index, item, data, item.fixed.minor, item.fixed.steps)]
+            steps: list[Step] = []
+            amount, _ = self._amount(case, item, steps, data, now)
+            return [] if amount is None else [self._view(case.policy, index, item, data, amount, tuple(steps))]
         return self._money(case, item, index, data, now)
 
     def _sanction(self, case: CaseState, item: Imposed, index: int, data: dict[str, Any]) -> list[PenaltyView]:
@@ -174,7 +174,7 @@ class Liability(Struct, eq=False, gc=False):
             multiplier_clause=clause,
         )
         if self.correction is not None and amount is not None and self.correction.amount_minor is not None:
-            correction = self._corrected(policy, index, item, amount, self.correction.amount_minor, self.correction)
+            correction = self._corrected(policy, view, amount, self.correction.amount_minor, self.correction)
             return [replace(view, state="replaced"), correction]
         if self.appealed_at is not None and state is None and self.rule.appeal_by:
             return [replace(view, state="appealed")]
@@ -189,17 +189,17 @@ class Liability(Struct, eq=False, gc=False):
         return limit
 
     def _corrected(
-        self, policy: CompiledPolicy, index: int, item: Imposed, before: int, after: int, correction: Decision
+        self, policy: CompiledPolicy, view: PenaltyView, before: int, after: int, correction: Decision
     ) -> PenaltyView:
         """The difference that a decided appeal makes."""
         rule, show = self.rule, policy.currency
         difference = after - before
         return PenaltyView(
-            key=f"{self.key(index)}:correction",
+            key=f"{view.key}:correction",
             rule=rule.id,
             clause=rule.appeal_clause or rule.clause,
             party=self.party,
-            kind=item.kind,
+            kind=view.kind,
             at=correction.at,
             amount_minor=difference,
             currency=show,
@@ -221,7 +221,6 @@ class Liability(Struct, eq=False, gc=False):
         data: dict[str, Any],
         amount_minor: int | None = None,
         steps: tuple[Step, ...] = (),
-        *,
         limits: tuple[int | None, int | None] | None = None,
         points: int | None = None,
         sanction: str | None = None,
@@ -231,7 +230,7 @@ class Liability(Struct, eq=False, gc=False):
     ) -> PenaltyView:
         rule = self.rule
         return PenaltyView(  # in the order of its fields: so many keywords would cost more than the rest of the view
-            self.key(index),
+            f"{rule.id}:{self.seq}:{self.serial}:{self.party}:{index}",
             rule.id,
             rule.clause,
             self.party,

@@ -7,7 +7,8 @@ value is a callable or a constant.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, Final
 
 from msgspec import Struct
@@ -19,15 +20,24 @@ from shared.engine.model import Entry, Step
 Expr = Callable[[Any], Any]
 Value = Any  # a callable of the scope, or a constant
 Clause = str | list[str] | None
+Target = tuple[str | None, str | None, str | None]  # unit, role, staff
+
+LISTS: Final = (list, tuple)
+NOBODY: Final = (None, None, None)
 
 CLASS_PARTS: Final = ("kind", "category", "severity", "priority", "respondent")
 CLASS_NAMES: Final = ("kind", "category", "severity", "priority", "respondent_name")
 """Under which name of the complaint each part of the class is found."""
+COMPLAINT_PARTS: Final = (
+    *CLASS_NAMES,
+    *("channel", "anonymous", "received_at", "complainant", "respondent", "handler", "number"),
+    *("outcome", "state", "accepted", "decline_reason"),
+)
 
 # Kinds of entries with which the engine does something of its own.
 DECIDES_ACCEPTANCE: Final = frozenset({"received", "accepted", "declined"})
 ON_THE_LEDGER: Final = frozenset({"penalty_decided", "penalty_waived", "penalty_appealed", "penalty_appeal_decided"})
-TELLING: Final = frozenset({"received", "step", "assigned", "withdrawn", "corrected"})
+TELLING: Final = frozenset({"received", "assigned", "withdrawn", "corrected"})
 RARE: Final = frozenset({"received", "policy_changed", "calendar_changed", "merged", "split", "counted"})
 
 # Groups of rules that are looked at again only when what they read has changed; several of them are told as a sum.
@@ -66,7 +76,21 @@ class RouteRule(Rule):
     members: Value
     as_: Value
     auto: bool
-    literal: bool  # no part of it is computed
+    targets: tuple[Target, ...] | None = field(init=False)  # where no part of it is computed
+
+    def __post_init__(self) -> None:
+        parts = (self.unit, self.role, self.staff, self.as_)
+        literal = self.members is None and not any(callable(part) for part in parts)
+        self.targets = targets(self.unit, self.role, self.staff) if literal else None
+
+
+def targets(unit: Any, role: Any, staff: Any) -> tuple[Target, ...]:
+    """Whom a route names, each of which may be one name or a list of them."""
+    one = (unit, role, staff)
+    if not (isinstance(unit, LISTS) or isinstance(role, LISTS) or isinstance(staff, LISTS)):
+        return () if one == NOBODY else (one,)
+    lists = [value if isinstance(value, LISTS) else (value,) for value in one]
+    return tuple(target for target in product(*lists) if target != NOBODY)
 
 
 @dataclass(slots=True)
@@ -128,7 +152,9 @@ class ClockRule(Rule):
     data: tuple[tuple[str, Value], ...]
     pauses: tuple[PauseRule, ...]
     fixed: Amount | None = None  # the limit, where it depends on nothing
-    is_plain: bool = field(init=False)  # each start is one run with a fixed limit, and nothing of it is computed
+    plain_limit: Amount | None = field(init=False)  # where each start is one run and nothing of it is computed
+    starts_plainly: bool = field(init=False)  # each start is a run, whatever the case is like
+    arms_plainly: bool = field(init=False)  # its limit is all that is put on the agenda
     stops_plainly: bool = field(init=False)  # any stop ends every run, and none follows
     fixed_text: str | None = field(init=False)  # the limit as a policy writes it, on one line
     started_key: str = field(init=False)  # the triggers of what happens to it
@@ -141,7 +167,9 @@ class ClockRule(Rule):
         self.stops_plainly = self.repeat_count is None and self.repeat_every is None and not self.stop_all
         self.fixed_text = None if self.fixed is None else amount_text(self.fixed)
         computed = self.stop_all or self.owner or self.data or self.inside
-        self.is_plain = self.fixed is not None and self.repeat_count is None and not computed
+        self.plain_limit = self.fixed if self.repeat_count is None and not computed else None
+        self.starts_plainly = self.while_ is None and self.when is None
+        self.arms_plainly = not (self.rungs or self.timer)
         self.started_key, self.met_key, self.late_key = f"started:{self.id}", f"met:{self.id}", f"late:{self.id}"
         self.breach_key, self.fired_key = f"breach:{self.id}", f"fired:{self.id}"
 
@@ -225,11 +253,14 @@ class Imposed:
     data: tuple[tuple[str, Value], ...]
     fixed: Fixed | None  # where the amount is a figure and stays as it is
     by_person: bool = field(init=False)
+    plain: bool = field(init=False)  # what is worked out is what is imposed
     literal: bool = field(init=False)  # nothing of it is computed from the case
 
     def __post_init__(self) -> None:
         is_range = self.at_least is not None or self.at_most is not None or self.percent_range is not None
         self.by_person = self.decided or is_range
+        changed = self.multiply or self.cap is not None or self.instalments is not None or self.factor is not None
+        self.plain = not (self.by_person or changed)
         values = (
             *(self.amount, self.percent, self.used, self.of, self.factor, self.points, self.sanction, self.number),
             *(value for _, value in self.data),
@@ -306,21 +337,22 @@ class MessageRule(Rule):
 class Handlers:
     """Everything that one trigger sets off, in document order; each with the trigger's own condition."""
 
-    acceptance: list[tuple[Expr | None, AcceptanceRule]] = field(default_factory=list)
-    classes: list[tuple[Expr | None, ClassRule]] = field(default_factory=list)
-    states: list[tuple[Expr | None, StateRule]] = field(default_factory=list)
-    stops: list[tuple[Expr | None, ClockRule]] = field(default_factory=list)
-    cancels: list[tuple[Expr | None, ClockRule]] = field(default_factory=list)
-    pauses: list[tuple[Expr | None, ClockRule, PauseRule]] = field(default_factory=list)
-    resumes: list[tuple[Expr | None, ClockRule, PauseRule]] = field(default_factory=list)
-    starts: list[tuple[Expr | None, ClockRule]] = field(default_factory=list)
-    routes: list[tuple[Expr | None, RouteRule]] = field(default_factory=list)
-    actions: list[tuple[Expr | None, ActionRule]] = field(default_factory=list)
-    unless: list[tuple[Expr | None, ActionRule]] = field(default_factory=list)
-    subjects: list[tuple[Expr | None, SubjectRule]] = field(default_factory=list)
-    penalties: list[tuple[Expr | None, PenaltyRule]] = field(default_factory=list)
-    gates: list[tuple[Expr | None, GateRule]] = field(default_factory=list)
-    moves_state: bool = False  # whether there is a state to enter
+    acceptance: tuple[tuple[Expr | None, AcceptanceRule], ...] = ()
+    classes: tuple[tuple[Expr | None, ClassRule], ...] = ()
+    states: tuple[tuple[Expr | None, StateRule], ...] = ()
+    stops: tuple[tuple[Expr | None, ClockRule], ...] = ()
+    cancels: tuple[tuple[Expr | None, ClockRule], ...] = ()
+    pauses: tuple[tuple[Expr | None, ClockRule, PauseRule], ...] = ()
+    resumes: tuple[tuple[Expr | None, ClockRule, PauseRule], ...] = ()
+    starts: tuple[tuple[Expr | None, ClockRule], ...] = ()
+    routes: tuple[tuple[Expr | None, RouteRule], ...] = ()
+    actions: tuple[tuple[Expr | None, ActionRule], ...] = ()
+    unless: tuple[tuple[Expr | None, ActionRule], ...] = ()
+    subjects: tuple[tuple[Expr | None, SubjectRule], ...] = ()
+    penalties: tuple[tuple[Expr | None, PenaltyRule], ...] = ()
+    gates: tuple[tuple[Expr | None, GateRule], ...] = ()
+    enters: str | None = None  # the state to enter in any case
+    moves_state: bool = False  # whether there may be one
     moves_clocks: bool = False  # whether any of pauses, resumes, stops, cancels, starts
     acts: bool = False  # whether any of routes, unless, actions, subjects, penalties, or a decision on penalties
     reads_penalty: bool = False  # whether a rule asks about the penalty of the trigger, other than for its own amount
@@ -336,13 +368,14 @@ class Handlers:
         """What a kind of entry and a step of it set off together, stage by stage; for the rest as the kind alone."""
         found = replace(self, keys=(*self.keys, *other.keys), reads_penalty=self.reads_penalty or other.reads_penalty)
         for stage in STAGES:
-            setattr(found, stage, [*getattr(self, stage), *getattr(other, stage)])
+            setattr(found, stage, getattr(self, stage) + getattr(other, stage))
         found.settle()
         return found
 
     def settle(self) -> None:
         """Once all is in: note which stages there are, so that the others cost nothing."""
         self.moves_state = bool(self.states) or self.usual_state is not None
+        self.enters = None if self.states or self.usual_state == "merged" else self.usual_state
         self.moves_clocks = bool(self.pauses or self.resumes or self.stops or self.cancels or self.starts)
         self.acts = bool(self.routes or self.unless or self.actions or self.subjects or self.penalties) or self.decides
 
@@ -381,7 +414,11 @@ class Kept(Struct, frozen=True):
         return self.entries or self.last != frozenset() or bool(self.collected)
 
 
-STAGES = tuple(one.name for one in fields(Handlers) if one.default_factory is list)
+STAGES: Final = (
+    *("acceptance", "classes", "states", "stops", "cancels", "pauses", "resumes", "starts"),
+    *("routes", "actions", "unless", "subjects", "penalties", "gates"),
+)
+"""The fields of `Handlers` that hold rules."""
 
 
 @dataclass(slots=True)
@@ -420,7 +457,7 @@ class CompiledPolicy:
     word_clauses: Mapping[tuple[str, str], Clause]  # of words of the class: (part, word) → clause
     awaited_class: tuple[tuple[int, str, str], ...]  # of the parts whose change is waited for: place, part, trigger
     inputs: Mapping[int, Inputs]  # of CLASSES, WHILES, ACCEPTANCE
-    readers: Mapping[str, int]  # by part of the complaint: which of these groups read it, as one sum
+    readers: Mapping[str, int]  # by each part of the complaint: which of these groups read it, as one sum
     class_readers: int  # which of them read a part of the class
     kept: Kept
     calendar_name: str

@@ -31,9 +31,9 @@ class Run(Struct, eq=False, gc=False):
     counting: Counting
     unit: str | None = None  # in which days late are counted, where the rule says it
     amount: Amount | None = None
+    due_at: datetime | None = None
     part: int = 0
     state: ClockState = "running"
-    due_at: datetime | None = None
     stopped_at: datetime | None = None
     breached_at: datetime | None = None
     paused_at: datetime | None = None
@@ -85,11 +85,10 @@ class Run(Struct, eq=False, gc=False):
         state, breached_at = self.state, self.breached_at
         if breached_at is None and state != "met" and self.is_late(now):
             state, breached_at = "breached", self.due_at
-        if breached_at is None:
-            data = {**self.data, "round": number + 1}
-        else:
-            late = {"overdue_days": self.overdue_days(now), "overdue_unit": self.overdue_unit()}
-            data = {**self.data, **late, "round": number + 1}
+        data = self.data.copy()
+        if breached_at is not None:
+            data["overdue_days"], data["overdue_unit"] = self.overdue_days(now), self.overdue_unit()
+        data["round"] = number + 1
         return ClockView(  # in the order of its fields: so many keywords would cost more than the rest of the view
             rule.id,
             number,
@@ -104,7 +103,7 @@ class Run(Struct, eq=False, gc=False):
             breached_at,
             self.calendar.announced_through is not None and self.provisional(),
             self.owner,
-            None if amount is None else rule.fixed_text if amount is rule.fixed else amount_text(amount),
+            rule.fixed_text if amount is rule.fixed else None if amount is None else amount_text(amount),
             rule.calendar,
             self.by_seq,
             self.policy_version,

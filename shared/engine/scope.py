@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
@@ -64,7 +65,7 @@ class Scope:
     def __init__(self, settings: Mapping[str, Any], zone: tzinfo) -> None:
         self.settings = settings
         self.zone = zone
-        self.runs: dict[str, list[Run]] = {}
+        self.runs: defaultdict[str, list[Run]] = defaultdict(list)
         self.entries: list[dict[str, Any]] = []
         self.counts: dict[str, Any] = {}
         self.complaint: dict[str, Any] = {}

@@ -6,10 +6,10 @@ The stages are modules of functions over this state: `noting`, `classing`, `acce
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from heapq import heappush
+from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ from shared.engine.model import (
 )
 from shared.engine.rules import (
     CLASS_NAMES,
+    COMPLAINT_PARTS,
     AcceptanceRule,
     ActionRule,
     Clause,
@@ -47,22 +48,7 @@ from shared.policy.cel.problems import EvaluationError
 if TYPE_CHECKING:
     from shared.engine.penalties import Liability
 
-NOTHING_SAID: Final[Mapping[str, Any]] = dict.fromkeys(
-    [
-        *CLASS_NAMES,
-        "channel",
-        "anonymous",
-        "received_at",
-        "complainant",
-        "respondent",
-        "handler",
-        "outcome",
-        "state",
-        "number",
-        "accepted",
-        "decline_reason",
-    ]
-)
+NOTHING_SAID: Final[dict[str, Any]] = dict.fromkeys(COMPLAINT_PARTS)
 ENDS: Final = frozenset({"declined", "withdrawn", "merged"})
 """States in which running limits are cancelled: nobody owes anything any more."""
 
@@ -83,8 +69,8 @@ class CaseState:
     """One case between two events."""
 
     __slots__ = (
-        "_calendar",
         "acceptance",
+        "agenda",
         "alerts",
         "at",
         "calendars",
@@ -99,7 +85,6 @@ class CaseState:
         "effects",
         "first_contact",
         "former",
-        "heap",
         "is_declined",
         "judged",
         "keeps_records",
@@ -120,7 +105,7 @@ class CaseState:
         "runs",
         "scope",
         "seq",
-        "serial",
+        "serials",
         "shown_class",
         "silent_until",
         "state",
@@ -173,20 +158,21 @@ class CaseState:
         self.last_start: dict[str, Context] = {}  # of clocks with `while`: the latest start
         # what is to come
         self.waiting: list[Later] = []
-        self.heap: list[tuple[datetime, int, str, Any, int]] = []
-        self.serial = 0
-        self.queue: deque[tuple[str, Context]] = deque()
+        self.agenda: list[tuple[datetime, int, str, Any, int]] = []  # in order; the second part tells equals apart
+        self.serials = count()
+        self.queue: list[tuple[str, Context]] = []  # what the event at hand has set off
         self.silent_until: datetime | None = None
         self.known_at: datetime | None = None
         self.current: Entry | None = None
-        self._calendar: Calendar | None = None
         self.kept = self.policy.kept
         if len(policies) > 1:  # what a later version reads is kept from the beginning
             for version in policies.values():
                 self.kept |= version.kept
-        self.scope.complaint = {**NOTHING_SAID, "state": self.state}
+        self.scope.complaint = NOTHING_SAID.copy()
+        self.scope.complaint["state"] = self.state
         self.keeps_records = self.kept.records
-        self.scope.collected = {name: [] for name in self.kept.collected}
+        if self.kept.collected:
+            self.scope.collected = {name: [] for name in self.kept.collected}
         self.watch()
 
     def watch(self) -> None:
@@ -201,7 +187,7 @@ class CaseState:
     def write(self, part: str, value: Any) -> None:
         """Set a part of the complaint, and let the rules that read it be looked at again."""
         self.scope.complaint[part] = value
-        self.alerts |= self.policy.readers.get(part, 0)
+        self.alerts |= self.policy.readers[part]
 
     def expect_change(self, group: int) -> None:
         """Let a group of rules be looked at again in any case."""
@@ -229,11 +215,9 @@ class CaseState:
     @property
     def calendar(self) -> Calendar:
         """The tenant's main calendar, for months and dates."""
-        if self._calendar is None:
-            at = self.at or self.known_at
-            assert at is not None
-            self._calendar = self.calendars.at(self.policy.calendar_name, at, at)
-        return self._calendar
+        at = self.at or self.known_at
+        assert at is not None
+        return self.calendars.at(self.policy.calendar_name, at, at)
 
     def class_now(self) -> tuple[Any, ...]:
         complaint = self.scope.complaint
@@ -252,7 +236,11 @@ class CaseState:
     def applies(self, condition: Expr | None, rule: Rule) -> bool:
         """Whether a rule applies to its trigger: the trigger's own condition holds, and the rule's."""
         when = rule.when
-        return (condition is None or self.holds(condition, rule)) and (when is None or self.holds(when, rule))
+        try:
+            return (condition is None or condition(self.scope) is True) and (when is None or when(self.scope) is True)
+        except EvaluationError as error:
+            self.problem(rule, str(error))
+            return False
 
     def value(self, value: Value, rule: Rule) -> Any:
         if not callable(value):
@@ -281,12 +269,10 @@ class CaseState:
         """Go on to an instant; never back."""
         if self.at is None or at > self.at:
             self.at = at
-            self._calendar = None
 
     def push(self, at: datetime, what: str, thing: Any, part: int = 0) -> None:
         """Put something on the agenda."""
-        self.serial = serial = self.serial + 1
-        heappush(self.heap, (at, serial, what, thing, part))
+        insort(self.agenda, (at, next(self.serials), what, thing, part))
 
     def trigger(self, key: str, context: Context) -> None:
         """Let what waits for this follow the event at hand."""
@@ -306,7 +292,7 @@ class CaseState:
     def enter_state(self, state: str, context: Context) -> None:
         policy = self.policy
         self.state = self.scope.complaint["state"] = state
-        self.alerts |= policy.readers.get("state", 0)
+        self.alerts |= policy.readers["state"]
         key = "state:" + state
         if key in policy.on:
             self.queue.append((key, context))

@@ -20,6 +20,7 @@ from shared.engine.rules import (
     CLASS_NAMES,
     CLASS_PARTS,
     CLASSES,
+    COMPLAINT_PARTS,
     DECIDES_ACCEPTANCE,
     ON_THE_LEDGER,
     RARE,
@@ -483,10 +484,7 @@ class Compiler:
             or any(one.classes for one in self.on.values())
             or any(key.startswith("class:") for key in self.on)
         )
-        readers = {
-            name: sum(group for group, one in inputs.items() if name in one.names)
-            for name in frozenset().union(*(one.names for one in inputs.values()))
-        }
+        readers = {name: sum(group for group, one in inputs.items() if name in one.names) for name in COMPLAINT_PARTS}
         asks_penalty = self._asks_penalty()
         for key, handlers in self.on.items():
             handlers.keys = (key,)
@@ -672,7 +670,7 @@ class Compiler:
                 standing.append(made)
             else:
                 for key, condition in self.triggers(rule.on, f"{path}/on"):
-                    self.handlers(key).acceptance.append((condition, made))
+                    self.handlers(key).acceptance += ((condition, made),)
         return tuple(standing)
 
     def _classes(self) -> tuple[compiled.ClassRule, ...]:
@@ -708,7 +706,7 @@ class Compiler:
                 found.append(made)
             else:
                 for key, condition in self.triggers(rule.on, f"{path}/on"):
-                    self.handlers(key).classes.append((condition, made))
+                    self.handlers(key).classes += ((condition, made),)
         return tuple(found)
 
     def _routes(self) -> None:
@@ -726,13 +724,10 @@ class Compiler:
                 self.val(rule.members, f"{path}/members"),
                 self.val(rule.as_, f"{path}/as"),
                 rule.auto,
-                literal=False,
             )
-            parts = (made.unit, made.role, made.staff, made.as_)
-            made.literal = made.members is None and not any(callable(part) for part in parts)
             self.covers(rule.clause, made.id)
             for key, condition in self.triggers(rule.on, f"{path}/on"):
-                self.handlers(key).routes.append((condition, made))
+                self.handlers(key).routes += ((condition, made),)
 
     def _known_names(self, values: Iterable[Any], path: str) -> None:
         for value in values:
@@ -758,7 +753,7 @@ class Compiler:
             )
             self.covers(rule.clause, f"workflow.states.{rule.state}")
             for key, condition in self.triggers(rule.on, f"{path}/on"):
-                self.handlers(key).states.append((condition, made))
+                self.handlers(key).states += ((condition, made),)
 
     def _gates(self) -> None:
         for place, rule in enumerate(self.policy.workflow.gates):
@@ -776,7 +771,7 @@ class Compiler:
                 self.problem(path, "a gate needs `by`, `when` or a reason", code="empty-gate")
             self.covers(rule.clause, made.id)
             for key, condition in self.triggers(rule.on, f"{path}/on"):
-                self.handlers(key).gates.append((condition, made))
+                self.handlers(key).gates += ((condition, made),)
         for place, required in enumerate(self.policy.intake.required):
             path = f"/intake/required/{place}"
             text = " || ".join(f"{self._field_path(name, f'{path}/fields')} == null" for name in required.fields)
@@ -792,7 +787,7 @@ class Compiler:
             )
             self.covers(required.clause, made.id)
             for key, condition in self.triggers(required.before, f"{path}/before"):
-                self.handlers(key).gates.append((condition, made))
+                self.handlers(key).gates += ((condition, made),)
 
     def _field_path(self, name: str, path: str) -> str:
         if "." in name:
@@ -940,18 +935,18 @@ class Compiler:
             made = found[clock.id] = self._clock_rule(clock, path)
             self.covers(clock.clause, f"clocks.{clock.id}")
             for key, condition in self.triggers(clock.start, f"{path}/start"):
-                self.handlers(key).starts.append((condition, made))
+                self.handlers(key).starts += ((condition, made),)
             stopping = self.triggers(clock.stop, f"{path}/stop")
             stops[clock.id] = tuple(key for key, _ in stopping)
             for key, condition in stopping:
-                self.handlers(key).stops.append((condition, made))
+                self.handlers(key).stops += ((condition, made),)
             for key, condition in self.triggers(clock.cancel, f"{path}/cancel"):
-                self.handlers(key).cancels.append((condition, made))
+                self.handlers(key).cancels += ((condition, made),)
             for number, pause in enumerate(clock.pauses):
                 for key, condition in self.triggers(pause.from_, f"{path}/pauses/{number}/from"):
-                    self.handlers(key).pauses.append((condition, made, made.pauses[number]))
+                    self.handlers(key).pauses += ((condition, made, made.pauses[number]),)
                 for key, condition in self.triggers(pause.to, f"{path}/pauses/{number}/to"):
-                    self.handlers(key).resumes.append((condition, made, made.pauses[number]))
+                    self.handlers(key).resumes += ((condition, made, made.pauses[number]),)
         return found, tuple(rule for rule in found.values() if rule.while_ is not None), stops
 
     def _duties(self) -> tuple[compiled.DutyRule, ...]:
@@ -972,7 +967,7 @@ class Compiler:
             )
             self.covers(duty.clause, f"duties.{duty.id}")
             for key, condition in self.triggers(duty.proof, f"{path}/proof"):
-                self.handlers(key).stops.append((condition, clock))
+                self.handlers(key).stops += ((condition, clock),)
             found.append(
                 compiled.DutyRule(
                     clock,
@@ -1002,9 +997,9 @@ class Compiler:
             )
             self.covers(action.clause, f"actions.{action.id}")
             for key, condition in self.triggers(action.on, f"{path}/on"):
-                self.handlers(key).actions.append((condition, made))
+                self.handlers(key).actions += ((condition, made),)
             for key, condition in self.triggers(action.unless, f"{path}/unless"):
-                self.handlers(key).unless.append((condition, made))
+                self.handlers(key).unless += ((condition, made),)
 
     def _subjects(self) -> dict[str, compiled.SubjectRule]:
         found = {}
@@ -1041,7 +1036,7 @@ class Compiler:
                 self.problem(f"{path}/threshold", "a threshold has either more_than or at_least", code="shape")
             self.covers(subject.clause, f"subjects.{subject.id}")
             for key, condition in triggers:
-                self.handlers(key).subjects.append((condition, made))
+                self.handlers(key).subjects += ((condition, made),)
         return found
 
     def _addend(self, value: Any, path: str) -> Any:
@@ -1187,7 +1182,7 @@ class Compiler:
                 for one in item.multiply:
                     self.covers(one.clause, f"penalties.{rule.id}.impose.{number}.multiply")
             for key, condition in triggers:
-                self.handlers(key).penalties.append((condition, made))
+                self.handlers(key).penalties += ((condition, made),)
             found.append(made)
         return tuple(found)
 

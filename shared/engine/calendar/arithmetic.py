@@ -269,14 +269,12 @@ class Calendar:
                 table = self._grown(self.local(start).year)
                 index = ordinal - table.first
         n = amount.n
-        if n == 0:
-            position = table.before[index] + paused
-        elif counting.count_first_day:
-            position = table.before[index] + n + paused - 1
-        else:
+        if n and not counting.count_first_day:
             position = table.before[index + 1] + n + paused - 1
+        else:
+            position = table.before[index] + max(n - 1, 0) + paused
         at = amount.at
-        plain = at == "close" or (at is None and counting.working_day_end == "close")
+        plain = (at or counting.working_day_end) == "close"
         while True:
             while position >= len(table.working):
                 table = self._wider(table, self.local(start).year)
