@@ -36,6 +36,7 @@ _FIELDS: set[str] = {
     "addressed", "row", "rows", "line"
 }  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
+_OURS = f"{_ROOT}/"
 
 __all__ = [
     "Metrics",
@@ -162,15 +163,11 @@ def describe(error: BaseException) -> dict[str, Any]:
         said["error"] = without_values(str(error))
     elif isinstance(error, msgspec.DecodeError):
         said["error"] = str(error)  # the place of the mistake, no value
-    frames = traceback.extract_tb(error.__traceback__)
+    # Not `extract_tb`, which reads the lines of source as well: a message that waits for another is no rarity.
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     if frames:
-        ours = [
-            each
-            for each in frames
-            if Path(each.filename).is_relative_to(_ROOT) and "site-packages" not in each.filename
-        ]
-        ours = ours or list(frames)
-        said["where"] = " < ".join(f"{_module(each.filename)}:{each.lineno}" for each in reversed(ours[-4:]))
+        ours = [each for each in frames if each[0].startswith(_OURS) and "site-packages" not in each[0]] or frames
+        said["where"] = " < ".join(f"{_module(file)}:{line}" for file, line in reversed(ours[-4:]))
     return said
 
 
@@ -193,8 +190,7 @@ def without_values(text: str) -> str:
 
 
 def _module(filename: str) -> str:
-    path = Path(filename)
-    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name
+    return filename.removeprefix(_OURS) if filename.startswith(_OURS) else filename.rpartition("/")[2]
 
 
 # -- metrics ---------------------------------------------------------------------------------------------------------
