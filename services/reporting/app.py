@@ -35,7 +35,11 @@ def _consumers(runtime: Runtime[Any]) -> Sequence[Consumer]:
         facts.note(tenant_id)
         runtime.wake(FACTS)
 
-    return [*runtime.reference.consumers(SERVICE), *consumers(Book(settings.fact_patience_seconds, wake))]
+    def put_off(seconds: float) -> None:
+        if facts.expect(seconds):
+            runtime.wake(FACTS)
+
+    return [*runtime.reference.consumers(SERVICE), *consumers(Book(settings.fact_patience_seconds, wake, put_off))]
 
 
 def _loops(runtime: Runtime[Any]) -> Sequence[Loop]:

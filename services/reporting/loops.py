@@ -32,27 +32,37 @@ telemetry.allow("facts", "sums")
 
 
 class Facts:
-    """The loop *facts*: makes what this process has been told of, and looks now and then for what was put off or what others have left."""
+    """The loop *facts*: makes what this process was told of, at once or when it was put off to, and looks for what others have left."""
 
     def __init__(self, database: Database, size: int, look_seconds: float) -> None:
         self._database = database
         self._size = size
         self._look_seconds = look_seconds
         self._look_at = 0.0
+        self._put_off_to = 0.0  # the latest
         self._noted: set[UUID] = set()
 
     def note(self, tenant_id: UUID) -> None:
         """A tenant has facts to be made at once."""
         self._noted.add(tenant_id)
 
+    def expect(self, seconds: float) -> bool:
+        """Some facts are to be made so much later; return whether the next look is earlier by that."""
+        self._put_off_to = asyncio.get_running_loop().time() + seconds
+        is_earlier = self._put_off_to < self._look_at
+        self._look_at = min(self._look_at, self._put_off_to)
+        return is_earlier
+
     async def step(self) -> float | None:
         """Do a round, and return the seconds until the next look; 0 while there is something to do."""
         clock = asyncio.get_running_loop().time
         tenants, self._noted = self._noted, set()
         if clock() >= self._look_at:
+            self._look_at = clock() + self._look_seconds
+            if self._put_off_to > clock():
+                self._look_at = min(self._look_at, self._put_off_to)
             async with self._database.worker_tx(LIVE) as tx:
                 tenants |= set(await repository.due_tenants(tx))
-            self._look_at = clock() + self._look_seconds
         self._noted |= await refresh_tenants(self._database, tenants, self._size)
         return 0 if self._noted else max(0.0, self._look_at - clock())
 

@@ -107,11 +107,18 @@ class Book:
             its note without delay, and deliveries change several times: so that a fact is not made anew for each. A line that comes after
             what sla made of it is not put off.
         wake: called with the tenant after a commit that has left facts to be made at once.
+        put_off: called with the patience after a commit that has left facts to be made later.
     """
 
-    def __init__(self, patience: float = 0.0, wake: Callable[[UUID], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        patience: float = 0.0,
+        wake: Callable[[UUID], object] = lambda _: None,
+        put_off: Callable[[float], object] = lambda _: None,
+    ) -> None:
         self.patience = patience
         self._wake = wake
+        self._put_off = put_off
 
     async def add_entry(self, tx: Tx, message: EntryAppended | ComplaintReceived) -> None:
         tx.at_the_end(self._store_entries).append(message)
@@ -144,6 +151,8 @@ class Book:
             new[key] = (*key, message.case_kind, number, source, body)
         if await tx.fetchval(ADD_ENTRIES, tx.tenant_id, *_columns(new), self.patience):
             self._hurry(tx)
+        if self.patience:
+            tx.after_commit(lambda: self._put_off(self.patience))
 
     async def _store_deliveries(self, tx: Tx, messages: Sequence[DeliveryChanged]) -> None:
         newest: dict[UUID, DeliveryChanged] = {}
@@ -156,7 +165,9 @@ class Book:
             for each in newest.values()
         }
         await tx.execute(PUT_DELIVERIES, tx.tenant_id, *_columns(rows), DELIVERY_STATES, self.patience)
-        if not self.patience:
+        if self.patience:
+            tx.after_commit(lambda: self._put_off(self.patience))
+        else:
             self._hurry(tx)
 
 

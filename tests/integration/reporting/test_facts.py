@@ -390,12 +390,18 @@ async def test_a_line_that_comes_after_its_standing_waits_for_nothing(idle: Serv
     assert await root.fetchval("SELECT count(*) FROM stale WHERE not_before > clock_timestamp()") == 1
 
 
-async def test_what_was_put_off_is_made_when_its_time_has_come(idle: Service, root: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_what_was_put_off_is_made_when_its_time_has_come(
+    idle: Service, root: asyncpg.Connection, is_own: bool
+) -> None:
+    """Of what this process has put off it knows the time; what another has left it finds by looking."""
     tenant_id = uuid4()
     await known(idle, tenant_id)
+    loop = Facts(idle.runtime.db, size=10, look_seconds=3600 if is_own else 0.02)
+    await loop.step()
+    book = repository.Book(0.01, put_off=loop.expect if is_own else lambda _: None)
     async with idle.runtime.db.worker_tx(tenant_id) as tx:
-        await note_down(tx, Complaint(tenant_id).received(), repository.Book(patience=0.01))
-    loop = Facts(idle.runtime.db, size=10, look_seconds=0.02)
+        await note_down(tx, Complaint(tenant_id).received(), book)
 
     async def made() -> int:
         await loop.step()
