@@ -192,21 +192,18 @@ class Folding:
     def __init__(self, reference: Reference, tenant_id: UUID) -> None:
         self._reference = reference
         self._tenant_id = tenant_id
-        self._policies: dict[int, CompiledPolicy] = {}
+        self._policies: dict[frozenset[int], dict[int, CompiledPolicy]] = {}  # by the versions that a timeline names
         self._calendars: CalendarBook | None = None
 
     async def fold(self, case: Watched) -> Case:
         """The case with its timeline applied. NotYetError while a policy version it names has not arrived."""
-        versions = {case.policy_version}
-        for entry in case.timeline:
-            if entry.kind == "policy_changed" and "version" in entry.data:
-                versions.add(int(entry.data["version"]))
-        for version in versions:
-            if version not in self._policies:
-                self._policies[version] = await self._reference.policy(self._tenant_id, version)
+        versions = frozenset([case.policy_version, *_later_versions(case)])
+        policies = self._policies.get(versions)
+        if policies is None:
+            policies = {version: await self._reference.policy(self._tenant_id, version) for version in versions}
+            self._policies[versions] = policies
         if self._calendars is None:
             self._calendars = await self._reference.calendars(self._tenant_id)
-        policies = {version: self._policies[version] for version in versions}
         folded = replay(
             policies, case.timeline, self._calendars, policy_version=case.policy_version, case_kind=case.case_kind
         )
@@ -214,3 +211,12 @@ class Folding:
             start = case.timeline[0].at
             folded.begin_duties(start, start + timedelta(days=366))
         return folded
+
+
+def _later_versions(case: Watched) -> list[int]:
+    """The versions of the policy that the case went over to."""
+    return [
+        int(entry.data["version"])
+        for entry in case.timeline
+        if entry.kind == "policy_changed" and "version" in entry.data
+    ]

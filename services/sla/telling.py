@@ -59,7 +59,7 @@ class Batch:
             self._row(case, folded, count, posting, now)
             for count, posting in enumerate(postings(standing.penalties, case.positions), case.postings + 1)
         ]
-        facts = {name: value for name, _, value in folded.facts()}
+        facts = {name: value for name, _, value in folded.facts()} if folded.policy.facts else {}
         digest = digest_of(standing, facts)
         self.cases[case.case_id] = case, now
         self.announced += [(case.case_id, message.effect, message.late) for message in announced]
