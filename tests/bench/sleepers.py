@@ -6,6 +6,7 @@ limit, a further step), and have been told and posted what came before it, as th
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -249,11 +250,22 @@ async def put_regimes(root: asyncpg.Connection, found: Sequence[Regime]) -> None
             await root.execute(POLICY.format(schema=schema), regime.tenant_id, document)
 
 
-async def put_sleepers(root: asyncpg.Connection, found: Sequence[Regime], first: int, last: int) -> None:
-    """Cases that sleep on while we measure, numbered first…last."""
+async def put_sleepers(dsn: str, found: Sequence[Regime], first: int, last: int) -> None:
+    """Cases that sleep on while we measure, numbered first…last; over two connections, since there are two cores."""
     tenant_ids = [regime.tenant_id for regime in found]
-    for start in range(first, last + 1, 250_000):
-        await root.execute(SLEEPERS, tenant_ids, start, min(start + 249_999, last))
+    starts = iter(range(first, last + 1, 50_000))
+
+    async def put() -> None:
+        connection = await asyncpg.connect(dsn, server_settings={"timezone": "UTC"})
+        try:
+            for start in starts:
+                await connection.execute(SLEEPERS, tenant_ids, start, min(start + 49_999, last))
+        finally:
+            await connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(put())
 
 
 async def prepare(root: asyncpg.Connection, shapes: Sequence[Shape], copies: int) -> int:

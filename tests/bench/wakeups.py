@@ -33,9 +33,10 @@ SMALL: Final = 100_000
 LARGE: Final = 1_000_000
 LONG: Final = 10_000_000
 DUE_SMALL: Final = 20_000
-DUE_LARGE: Final = 100_000
+DUE_LARGE: Final = 100_000  # at most: as many as there is time for
 LAG_RATE: Final = 200  # cases due in a second
-LAG_SECONDS: Final = 20.0
+LAG_SECONDS: Final = 15.0
+LAG_AROUND_SECONDS: Final = 20.0  # what loading and looking take beside it
 AHEAD_SECONDS: Final = 6.0  # from loading the cases of the lag to the first that is due
 PATIENCE: Final = 300.0
 LOOK: Final = 0.5
@@ -47,11 +48,13 @@ SELECT EXISTS (SELECT FROM sla.outbox WHERE published_at IS NULL)
                  FROM unnest($2::uuid[]) AS t (tenant_id),
                       LATERAL (SELECT 1 FROM sla.watched_case w WHERE w.tenant_id = t.tenant_id AND w.wake_at <= $1 LIMIT 1) AS due)"""
 
+# The case stands at the beginning of each message; to read all of it would take a tenth of what sla took.
 DONE = """
 SELECT count(*) AS messages, count(*) FILTER (WHERE subject LIKE '%announcement.made') AS announcements,
        coalesce(sum(length(body)), 0) AS bytes, max(created_at) AS written_at, max(published_at) AS published_at,
        count(DISTINCT case_id) AS cases
-  FROM (SELECT subject, body, created_at, published_at, (convert_from(body, 'UTF8')::json ->> 'case_id')::uuid AS case_id
+  FROM (SELECT subject, body, created_at, published_at,
+               substring(encode(substring(body FOR 400), 'escape') FROM '"case_id":"([0-9a-f-]{36})"')::uuid AS case_id
           FROM sla.outbox
          WHERE created_at >= $1)
   JOIN public.waiting_case USING (case_id)"""
@@ -70,7 +73,8 @@ LAGS = """
 SELECT w.case_id, s.wake_at, min(o.published_at) AS published_at, min(o.created_at) AS written_at
   FROM public.waiting_case w
   JOIN public.waiting_shape s USING (shape)
-  LEFT JOIN (SELECT (convert_from(body, 'UTF8')::json ->> 'case_id')::uuid AS case_id, published_at, created_at
+  LEFT JOIN (SELECT substring(encode(substring(body FOR 400), 'escape') FROM '"case_id":"([0-9a-f-]{36})"')::uuid AS case_id,
+                    published_at, created_at
                FROM sla.outbox
               WHERE subject LIKE '%announcement.made' AND created_at >= $1) o USING (case_id)
  GROUP BY w.case_id, s.wake_at"""
@@ -120,14 +124,16 @@ async def _figures(stage: Stage, scene: Scene) -> list[Figure]:
     small, large = int(SMALL * stage.share), int((LONG if stage.is_long else LARGE) * stage.share)
     empty = await scene.root.fetchval(SIZE)
     stage.tell(f"wake-ups: {small:,} sleeping cases")
-    await sleepers.put_sleepers(scene.root, scene.regimes, 1, small)
+    await sleepers.put_sleepers(scene.local.superuser_dsn, scene.regimes, 1, small)
     await _burst(scene, 20 * len(scene.regimes))  # what is compiled and prepared once
+    began = stage.clock()
     few = await _burst(scene, int(DUE_SMALL * stage.share))
+    around = stage.clock() - began - few["seconds"]
     stage.tell(f"wake-ups: {few['cases']:,} of them at once, {few['rate']:,.0f}/s; {large:,} sleeping cases")
-    await sleepers.put_sleepers(scene.root, scene.regimes, small + 1, large)
+    await sleepers.put_sleepers(scene.local.superuser_dsn, scene.regimes, small + 1, large)
     await _tidy(scene)
     size = (await scene.root.fetchval(SIZE)) - empty
-    many = await _burst(scene, int(DUE_LARGE * stage.share))
+    many = await _burst(scene, _affordable(stage, few["rate"], around))
     stage.tell(f"wake-ups: {many['cases']:,} of them at once, {many['rate']:,.0f}/s; then {LAG_RATE} a second")
     lag = await _lag(scene, LAG_SECONDS * stage.share)
     failed = await scene.root.fetchval(FAILED)
@@ -142,6 +148,20 @@ async def _figures(stage: Stage, scene: Scene) -> list[Figure]:
         Figure("wake-up lag max", lag["max"], "ms"),
         Figure("bytes of a sleeping case", size / large, "B", {"cases": name}),
     ]
+
+
+def _affordable(stage: Stage, rate: float, around: float) -> int:
+    """How many cases may be due at once, so that this part ends in time, as far as the smaller burst tells.
+
+    Args:
+        around: seconds that preparing the smaller burst took, and looking at what came of it.
+    """
+    wanted = int(DUE_LARGE * stage.share)
+    left = stage.until - stage.clock() - (LAG_SECONDS + LAG_AROUND_SECONDS) * stage.share - 2 * around
+    number = int(min(wanted, max(DUE_SMALL * stage.share, left * rate)))
+    if number < wanted:
+        stage.tell(f"wake-ups: {number:,} at once instead of {wanted:,}: there is no time for more")
+    return number
 
 
 def targets(figures: Sequence[Figure], calibration: Calibration) -> list[Target]:
@@ -168,8 +188,10 @@ async def _burst(scene: Scene, wanted: int) -> dict[str, Any]:
     began = await scene.root.fetchval("SELECT clock_timestamp()")
     await sleepers.wake(scene.root)
     due = await scene.root.fetchval("SELECT clock_timestamp()")
-    done = await _until_quiet(scene, began)
+    await _until_quiet(scene)
     spent = {name: round(seconds - before[name], 2) for name, seconds in scene.spent().items()}
+    done = await scene.root.fetchrow(DONE, began)
+    assert done is not None
     woken = await scene.root.fetchval(WOKEN)
     if woken != cases or done["cases"] != cases:
         raise SystemExit(f"{cases} cases were due; {woken} were woken, {done['cases']} told about")
@@ -186,16 +208,13 @@ async def _burst(scene: Scene, wanted: int) -> dict[str, Any]:
     }
 
 
-async def _until_quiet(scene: Scene, began: datetime) -> asyncpg.Record:
+async def _until_quiet(scene: Scene) -> None:
     end = time.monotonic() + PATIENCE
     tenant_ids = [regime.tenant_id for regime in scene.regimes]
     while await scene.root.fetchval(IS_BUSY, datetime.now(UTC), tenant_ids):
         if time.monotonic() > end:
             raise SystemExit(f"cases are still due, or messages wait, after {PATIENCE:.0f} s")
         await asyncio.sleep(LOOK)
-    done = await scene.root.fetchrow(DONE, began)
-    assert done is not None
-    return done
 
 
 # -- one by one ------------------------------------------------------------------------------------------------------------------------
