@@ -26,6 +26,10 @@ def impose(case: CaseState, rule: PenaltyRule, keys: tuple[str, ...], context: C
         party = case.first(rule.party, rule)
     if party is None:
         return
+    if context.liability is not None and any(
+        one.rule.id == rule.id and one.source is context.liability and one.party == party for one in case.liabilities
+    ):
+        return  # it follows the amount that an appeal has changed, and is not owed a second time
     if rule.once_per:
         once = (rule.id, party, *(str(case.value(one, rule)) for one in rule.once_per))
         if once in case.once:

@@ -232,6 +232,12 @@ class Linter:
             elif head == "state" and name not in entered:
                 self.error(path, f"nothing enters the state {name}", "unreachable")
 
+        for place, accepts in enumerate(self.document.intake.acceptance_rules):
+            for key in [] if accepts.on is None else _keys(accepts.on):
+                if key.partition(":")[0] not in ENTRY_KINDS:
+                    told = f"entries accept and decline, {key} never does; where time decides, start the clocks at it as well"
+                    self.error(f"/intake/acceptance_rules/{place}/on", told, "unreachable", f"start: [accepted, {key}]")
+
     def _triggers(self) -> Iterator[tuple[str, str]]:
         """Every trigger of the document with its place."""
         document = self.document

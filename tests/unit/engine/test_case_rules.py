@@ -219,3 +219,40 @@ def test_instalments_are_no_more_than_anybody_pays(asked: int, parts: int) -> No
     assert len(found.penalties) == parts
     assert sum(one.amount_minor or 0 for one in found.penalties) == 30000
     assert bool(found.problems) == (asked not in (0, 3, 120))
+
+
+def test_a_share_of_a_penalty_follows_the_appeal_and_is_owed_once() -> None:
+    case = a_case(
+        {
+            "penalties": {
+                "rules": [
+                    {
+                        "id": "fine",
+                        "on": "resolved",
+                        "party": "depot",
+                        "impose": [{"amount": "400.00"}],
+                        "appeal": {"within": "15d"},
+                        "clause": "P01.8",
+                    },
+                    {
+                        "id": "joint",
+                        "on": "penalty:fine",
+                        "party": "manager",
+                        "impose": [{"percent": "30", "of": "=penalty.amount"}],
+                    },
+                ]
+            }
+        }
+    )
+    enter(case, 1, "received")
+    enter(case, 2, "resolved", hours=1)
+    assert [(one.party, one.amount_minor) for one in standing(case, 2).penalties] == [
+        ("depot", 40000),
+        ("manager", 12000),
+    ]
+    enter(case, 3, "penalty_appealed", hours=3, clause="P01.8", party="depot")
+    enter(case, 4, "penalty_appeal_decided", hours=4, clause="P01.8", party="depot", amount_cny="200.00")
+    owed: dict[str, int] = {}
+    for one in standing(case, 5).penalties:
+        owed[one.party] = owed.get(one.party, 0) + (one.amount_minor or 0)
+    assert owed == {"depot": 20000, "manager": 6000}

@@ -172,6 +172,13 @@ BROKEN: list[tuple[str, list[tuple[str, Any]], str, str, str]] = [
         "endless",
         "400",
     ),
+    (
+        "an acceptance by the clock",
+        [("intake/acceptance_rules", [{"on": "breach:reply", "accepted": True}])],
+        "/intake/acceptance_rules/0/on",
+        "unreachable",
+        "start: [accepted, breach:reply]",
+    ),
     ("a series of nothing", [("clocks/0/repeat", {"every": "0d"})], "/clocks/0/repeat/every", "endless", "never ends"),
     (
         "a limit that never ends",
