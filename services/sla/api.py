@@ -218,17 +218,7 @@ async def announcements(
     found = [
         Announcement(
             row["case_id"],
-            EffectView(
-                key=row["key"],
-                rule=row["rule"],
-                clause=None if row["clause"] is None else msgspec.json.decode(row["clause"]),
-                kind=row["kind"],
-                at=row["at"],
-                to=row["addressee"],
-                what=row["what"],
-                data=msgspec.json.decode(row["data"]),
-                silent=row["silent"],
-            ),
+            repository.effect_of(row),
             row["late"],
             row["made_at"],
             row["withdrawn_at"],

@@ -283,10 +283,11 @@ async def withdraw(tx: Tx, tenant_id: UUID, keys: Sequence[tuple[UUID, str]]) ->
     if not keys:
         return []
     rows = await tx.fetch(WITHDRAW, tenant_id, [case_id for case_id, _ in keys], [key for _, key in keys])
-    return [(row["case_id"], _effect(row)) for row in rows]
+    return [(row["case_id"], effect_of(row)) for row in rows]
 
 
-def _effect(row: Record) -> EffectView:
+def effect_of(row: Record) -> EffectView:
+    """What a row of announcements says."""
     return EffectView(
         key=row["key"],
         rule=row["rule"],
