@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from services.audit.streams import SERVICES
 
@@ -75,6 +76,7 @@ class Delivered(Struct, frozen=True, kw_only=True):
     """`states`: every one that was told; the rest as it was told last."""
 
     tenant_id: UUID
+    delivery_id: UUID
     case_id: UUID | None
     rule: str
     audience: str
@@ -229,38 +231,15 @@ def _posted(told: Told, tenant_id: UUID, body: bytes) -> None:
     told.happened[UUID(found["message_id"])] = Happened("sla.v1.penalty.posted", body)
 
 
-class _DeliveryBody(Struct):
-    delivery_id: UUID
-    case_id: UUID | None
-    rule: str
-    audience: str
-    channel: str
-    state: str
-    attempts: int
-    detail: str
-    at: datetime
-
-
 def _delivered(told: Told, tenant_id: UUID, body: bytes) -> None:
-    found = msgspec.json.decode(body, type=_DeliveryBody)
+    found = msgspec.json.decode(body, type=Delivered)
     before = told.delivered.get(found.delivery_id)
     states = frozenset({found.state}) | (before.states if before is not None else frozenset())
     newest = found if before is None or _place(before) < _place(found) else before
-    told.delivered[found.delivery_id] = Delivered(
-        tenant_id=tenant_id,
-        case_id=found.case_id,
-        rule=found.rule,
-        audience=found.audience,
-        channel=found.channel,
-        state=newest.state,
-        attempts=newest.attempts,
-        detail=newest.detail,
-        at=newest.at,
-        states=states,
-    )
+    told.delivered[found.delivery_id] = replace(newest, states=states)
 
 
-def _place(of: Delivered | _DeliveryBody) -> tuple[datetime, int, int]:
+def _place(of: Delivered) -> tuple[datetime, int, int]:
     return of.at, of.attempts, DELIVERY_ORDER.index(of.state)
 
 
