@@ -33,6 +33,8 @@ from tests.bench.calibration import REFERENCE_LOOPS, per_second, turns
 NINE: Final = datetime(2026, 3, 2, 1, tzinfo=UTC)
 RUNS: Final = int(os.environ.get("RUNS", "7"))
 HISTORY: Final = int(os.environ.get("HISTORY", "100000"))
+ENOUGH: Final = 20_000
+"""The shortest history whose back-test is held against the target; of a shorter one, most is starting processes and compiling."""
 
 DOCUMENT: Final[dict[str, Any]] = {
     "policy": 1,
@@ -218,8 +220,9 @@ def measure() -> dict[str, Any]:
         target("working_days_per_second", medians["working_days"], 300_000 * scale, more=True),
         target("working_hours_per_second", medians["working_hours"], 300_000 * scale, more=True),
         target("compile_and_lint_largest_ms", figures["compile_and_lint_largest_ms"] or 0, 150 / scale, more=False),
-        target("backtest_seconds", seconds, 60 / scale * HISTORY / 100_000, more=False),
     ]
+    if HISTORY >= ENOUGH:
+        targets.append(target("backtest_seconds", seconds, 60 / scale * HISTORY / 100_000, more=False))
     return {
         "calibration": {"loops_per_second": medians["calibration"], "reference": REFERENCE_LOOPS, "scale": scale},
         "figures": figures,
@@ -276,6 +279,10 @@ def main() -> None:
     for one in found["targets"]:
         mark = "met   " if one["met"] else "MISSED"
         sys.stderr.write(f"{mark} {one['name']:32} {one['value']:>14,.1f}   target {one['target']:,.1f}\n")
+    if HISTORY < ENOUGH:
+        seconds = found["figures"]["backtest_seconds"]
+        told = f"{seconds:,.1f}   for {HISTORY:,} complaints: not judged below {ENOUGH:,}"
+        sys.stderr.write(f"-      {'backtest_seconds':32} {told}\n")
     missed = [one["name"] for one in found["targets"] if not one["met"]]
     total = len(found["targets"])
     sys.stderr.write(
