@@ -68,9 +68,13 @@ def _compiled(file: str, settings: list[str] | None = None) -> Any:
     try:
         return compile_policy(_document(file), _settings(settings))
     except PolicyError as error:
-        first = error.problems[0]
-        more = f" (and {len(error.problems) - 1} more: see `recourse policy lint`)" if len(error.problems) > 1 else ""
-        raise CommandError(f"{file}: {first.path}: {first.message}{more}", NOT_WELL) from None
+        raise _unfit(file, error.problems) from None
+
+
+def _unfit(file: str, problems: list[Any]) -> CommandError:
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more: see `recourse policy lint`)" if len(problems) > 1 else ""
+    return CommandError(f"{file}: {first.path}: {first.message}{more}", NOT_WELL)
 
 
 @app.command
@@ -132,9 +136,26 @@ def simulate(scenario: Path, *, policy: str | None = None, lang: Language = "en"
     policy
         A policy's file or a template; by default the template of the scenario's regime.
     """
+    from shared.engine.case import LoopError
     from shared.policy.checking import simulation
+    from shared.policy.documents import DocumentError
+    from shared.policy.problems import PolicyError
 
-    result = simulation(scenario, None if policy is None else _document(policy), lang)
+    if not scenario.is_file():
+        raise CommandError(f"There is no file {scenario}.")
+    document = None if policy is None else _document(policy)
+    try:
+        result = simulation(scenario, document, lang)
+    except PolicyError as error:
+        raise _unfit(policy or f"{scenario}: its policy", error.problems) from None
+    except DocumentError as error:
+        place = scenario if error.mark is None else f"{scenario}:{error.mark.line}:{error.mark.column}"
+        raise CommandError(f"{place}: {error.message}", NOT_WELL) from None
+    except KeyError as error:
+        told = f"there is no template of the regime {error.args[0]}: name the policy with --policy"
+        raise CommandError(f"{scenario}: {told}", NOT_WELL) from None
+    except (ValueError, LoopError) as error:  # a scenario of another form
+        raise CommandError(f"{scenario}: {error}", NOT_WELL) from None
     if json:
         say_json(result)
     else:

@@ -260,3 +260,39 @@ def test_the_address_of_a_stack_that_has_gone_is_none(tmp_path: Path) -> None:
     assert address_of(tmp_path) is None
     (tmp_path / "address.json").write_bytes(b"{")
     assert address_of(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "scenario", "told"),
+    [
+        ("policy: 1\ntitle: T\npolicy: 1\n", None, "3:1: error: /policy: the key policy stands twice"),
+        (
+            "policy: 1\ntitle: T\nclocks: [{id: a, start: recieved}]\n",
+            None,
+            "/clocks/0/start: recieved is no kind of entry",
+        ),
+        (None, None, "there is no template of the regime W09"),
+        (None, "id: x\n\tregime: W09\n", "2:1: not YAML: the line begins with a tab"),
+        (None, "id: x\nregimes: W09\n", "unknown field"),
+    ],
+)
+def test_a_simulation_says_what_it_cannot_read(
+    run: Run, tmp_path: Path, policy: str | None, scenario: str | None, told: str
+) -> None:
+    case, document = tmp_path / "case.yaml", tmp_path / "policy.yaml"
+    begun = "complaint: {received_at: 2026-03-02T10:00:00+08:00}\nuntil: 2026-03-03T00:00:00+08:00\n"
+    case.write_text(scenario or f"id: x\nregime: W09\nclauses: []\ntitle: x\n{begun}events: []\nexpect: {{}}\n")
+    if policy is not None:
+        document.write_text(policy)
+    code, out, err = run("policy", "simulate", str(case), *([] if policy is None else ["--policy", str(document)]))
+    assert (code, out) == (output.NOT_WELL, "")
+    assert told in err
+
+
+def test_a_text_that_is_no_document_is_a_finding_of_lint(run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("policy: 1\ntitle: T\npolicy: 1\n")
+    code, out, _ = run("policy", "lint", str(broken), "--json")
+    (found,) = msgspec.json.decode(out)["problems"]
+    assert code == output.NOT_WELL
+    assert (found["path"], found["line"], found["code"]) == ("/policy", 3, "document")
