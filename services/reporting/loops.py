@@ -26,6 +26,7 @@ from shared.telemetry import describe
 CASES_AT_ONCE = 200
 FAIR_CASES = 20  # while several tenants wait: a round lasts as long as the longest turn in it
 TENANTS_AT_ONCE = 3
+REST_SECONDS = 0.01  # at least, once nothing is left to do
 
 log = structlog.get_logger()
 telemetry.allow("facts", "sums")
@@ -64,7 +65,7 @@ class Facts:
             async with self._database.worker_tx(LIVE) as tx:
                 tenants |= set(await repository.due_tenants(tx))
         self._noted |= await refresh_tenants(self._database, tenants, self._size)
-        return 0 if self._noted else max(0.0, self._look_at - clock())
+        return 0 if self._noted else max(REST_SECONDS, self._look_at - clock())
 
 
 async def refresh_round(database: Database, size: int = CASES_AT_ONCE) -> bool:

@@ -491,6 +491,8 @@ class Model:
             variables["RECOURSE_DATABASE_URL"] = local.postgres.address_of(DATABASE)
             if name in ("intake", "routing", "notify"):
                 variables[f"RECOURSE_{name.upper()}_MASTER_KEY"] = master_key(local.folder, name)
+            if name == "reporting":  # a round is to find what there is, whenever it comes
+                variables["RECOURSE_FACT_PATIENCE_SECONDS"] = variables["RECOURSE_FACT_IDLE_SECONDS"] = "0"
             environments[name] = variables
         return environments, dsn
 
