@@ -169,7 +169,8 @@ class Consumer:
         self._log = structlog.get_logger().bind(service=service, consumer=self.name)
         self._waiting: OrderedDict[UUID, deque[Delivery]] = OrderedDict()  # by tenant, whose turn it is first
         self._busy: set[UUID] = set()  # tenants that a worker is at
-        self._suspects: deque[Delivery] = deque()
+        self._suspects: deque[Delivery] = deque()  # have failed before
+        self._accused: deque[Delivery] = deque()  # were in hand when a process ended
         self._known_suspects: set[str] = set()  # keys of messages that have failed in this process
         self._in_hand: set[Delivery] = set()
         self._interrupted: set[str] = set()  # keys of messages that an outage of ours interrupted
@@ -197,6 +198,7 @@ class Consumer:
             for _ in range(WORKERS):
                 group.create_task(self._work_off(self._next_group, GROUP_SECONDS))
             group.create_task(self._work_off(self._next_suspect, SINGLE_SECONDS))
+            group.create_task(self._work_off(self._next_accused, SINGLE_SECONDS))
             group.create_task(self._keep_alive())
 
     async def stop(self) -> None:
@@ -298,7 +300,9 @@ class Consumer:
     def _sort_in(self, raw: Msg) -> None:
         delivery = self._read(raw)
         self._in_hand.add(delivery)
-        if delivery.suspect:
+        if delivery.accused:
+            self._accused.append(delivery)
+        elif delivery.suspect:
             self._suspects.append(delivery)
         else:
             self._waiting.setdefault(delivery.tenant_id, deque()).append(delivery)
@@ -409,17 +413,18 @@ class Consumer:
         )
 
     def _next_suspect(self) -> list[Delivery]:
-        """Take one message that has failed before, or may have ended a process: alone, so that healthy ones do not wait for it.
+        """Take one message that has failed before: alone, and apart, so that healthy ones do not wait for it."""
+        return [self._suspects.popleft()] if self._suspects else []
 
-        What concerns all live tenants waits here, too, for what stands before it.
-        """
+    def _next_accused(self) -> list[Delivery]:
+        """Take one message that may have ended a process. What concerns all live tenants waits here, too, for what stands before it."""
         first: float | None = None
-        for delivery in self._suspects:
-            if delivery.tenant_id == LIVE and delivery.accused:
+        for delivery in self._accused:
+            if delivery.tenant_id == LIVE:
                 first = self._first_in_hand() if first is None else first
                 if delivery.place >= first:
                     continue
-            self._suspects.remove(delivery)
+            self._accused.remove(delivery)
             return [delivery]
         return []
 
@@ -602,7 +607,9 @@ class Consumer:
         kept = [each for each in group if each in self._in_hand]
         self._interrupted.update(each.key for each in kept)
         for delivery in reversed(kept):
-            if delivery.suspect:
+            if delivery.accused:
+                self._accused.appendleft(delivery)
+            elif delivery.suspect:
                 self._suspects.appendleft(delivery)
             else:
                 self._waiting.setdefault(delivery.tenant_id, deque()).appendleft(delivery)
