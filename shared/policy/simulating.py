@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from shared.engine.calendar import CalendarBook, CalendarSection, CalendarSpec, Counting
+from shared.engine.calendar import CalendarBook, CalendarSection, CalendarSpec, Counting, Season
 from shared.engine.case import Case
 from shared.engine.facts import FactPenalty, FactRow, fact, report_rows
 from shared.engine.model import Actor, CountStamp, Entry, Refusal, Standing
@@ -40,6 +40,7 @@ class ScenarioCalendar(Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     roll: str = "none"
     cutoff: str | None = None
     hours: dict[str, list[str]] | str | None = None
+    seasons: list[Season] = []
 
 
 class Scenario(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -96,7 +97,7 @@ def calendar_section(given: ScenarioCalendar) -> CalendarSection:
     hours = given.hours
     if isinstance(hours, str):
         hours = {"mon-fri": [hours]}
-    spec = CalendarSpec(holidays=given.holidays, workdays=given.workdays)
+    spec = CalendarSpec(holidays=given.holidays, workdays=given.workdays, seasons=given.seasons)
     if hours:
         spec = msgspec.structs.replace(spec, hours=hours)
     counting = Counting(
