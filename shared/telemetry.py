@@ -76,7 +76,7 @@ def configure(service: str | None = None, level: str = "info", stream: TextIO | 
     if service is not None:
         structlog.contextvars.bind_contextvars(service=service)
     global _answers
-    _answers = _Answers(stream) if threshold <= logging.INFO else None
+    _answers = _Answers(stream or sys.stderr) if threshold <= logging.INFO else None
 
 
 def allow(*fields: str) -> None:
@@ -102,7 +102,7 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True):
 class _Answers:
     """Writes the lines of requests: those of one turn of the event loop together, past the chain that all other lines go through."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._encoder = msgspec.json.Encoder()
         self._lines = bytearray()
@@ -116,9 +116,8 @@ class _Answers:
     def _write(self) -> None:
         text = self._lines.decode()
         self._lines.clear()
-        stream = self._stream or sys.stderr
-        stream.write(text)
-        stream.flush()
+        self._stream.write(text)
+        self._stream.flush()
 
 
 _answers: _Answers | None = None
