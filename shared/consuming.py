@@ -185,6 +185,7 @@ class Consumer:
         self._database: Database | None = None
         self._metrics: Metrics | None = None
         self._backlog: Gauge | None = None
+        self._pulling: asyncio.Task[None] | None = None
         self.problem: str | None = "has not begun"
 
     # -- pulling -----------------------------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ class Consumer:
         self._database, self._metrics = database, metrics
         self._backlog = metrics.consumer_backlog.labels(self.service, self.name)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._pull(messaging))
+            self._pulling = group.create_task(self._pull(messaging))
             for _ in range(WORKERS):
                 group.create_task(self._work_off(self._next_group, GROUP_SECONDS))
             group.create_task(self._work_off(self._next_suspect, SINGLE_SECONDS))
@@ -205,6 +206,8 @@ class Consumer:
         """Begin nothing more, wait for the transactions in hand, and give the rest back: another replica gets it without delay."""
         self._stopping = True
         self._turn.set()
+        if self._pulling is not None:  # what the server has sent already comes in, and is given back
+            await asyncio.wait([self._pulling], timeout=HEARTBEAT_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GROUP_SECONDS):
                 while self._at_work:
@@ -274,10 +277,14 @@ class Consumer:
                         reply=inbox,
                     )
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._turn.wait(), HEARTBEAT_SECONDS)
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):  # wait_for would swallow the end of this task
+                        await self._turn.wait()
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
-                await subscription.unsubscribe()
+                if self._stopping:
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+                else:
+                    await subscription.unsubscribe()
 
     async def _on_message(self, raw: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()

@@ -179,7 +179,8 @@ class Relay:
                 idle = IDLE_FROM
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._database.outbox_added.wait(), idle)
+                async with asyncio.timeout(idle):
+                    await self._database.outbox_added.wait()
                 idle = IDLE_FROM
                 continue
             idle = min(idle * 2, IDLE_TO)

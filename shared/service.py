@@ -109,7 +109,8 @@ class Loop:
                 continue
             if rest > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), rest)
+                    async with asyncio.timeout(rest):
+                        await self._woken.wait()
             else:
                 await asyncio.sleep(0)
 
