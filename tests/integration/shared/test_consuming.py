@@ -246,48 +246,6 @@ async def test_a_handler_that_hangs_is_ended_and_its_message_given_up(
         assert (letter["reason"], letter["error_class"]) == ("failed", "TimeoutError")
 
 
-async def test_a_message_that_kills_its_process_is_quarantined_after_three_deaths(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A death is played by cancelling the service's tasks in the middle of the handler: nothing is settled, nothing is said."""
-    monkeypatch.setattr(consuming, "ACK_SECONDS", 0.5)
-    monkeypatch.setattr(consuming, "KEEP_ALIVE_SECONDS", 0.2)
-    reached = asyncio.Event()
-    deaths = 0
-
-    async def kill(message: EntryRequested, tx: Tx) -> None:
-        if message.kind == "escalated":
-            reached.set()
-            await asyncio.sleep(60)
-        await record(message, tx)
-
-    async with stack.service("intake") as intake:
-        tenant = uuid4()
-        killer, innocent = a_request(tenant, "escalated"), a_request(tenant)
-        await stack.tell(intake, killer, innocent)
-        while not await dead(stack):
-            assert deaths <= consuming.MAX_DEATHS + 1
-            reached.clear()
-            async with stack.hearing(kill) as sla:
-                waiting = [asyncio.create_task(reached.wait()), asyncio.create_task(until(lambda: dead(stack)))]
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in waiting:
-                    task.cancel()
-                if reached.is_set():
-                    deaths += 1
-                    for task in sla._tasks:
-                        task.cancel()
-                    await asyncio.gather(*sla._tasks, return_exceptions=True)
-                    for consumer in sla.consumers:
-                        consumer._in_hand.clear()
-                else:
-                    await until(lambda: applied(stack, 1))
-        assert deaths == consuming.MAX_DEATHS + 1 == 4  # once beside the innocent one, three times alone
-        [letter] = await dead(stack)
-        assert (letter["message_key"], letter["reason"]) == (str(killer.message_id), "killed its process")
-    assert await stack.effects() == [innocent.message_id]
-
-
 async def test_an_outage_of_the_database_is_nobodys_failure(stack: Stack) -> None:
     async with stack.service("intake") as intake, stack.hearing():
         tenant = uuid4()
