@@ -9,8 +9,8 @@ what has not come yet raises `NotYetError`. A message that keeps failing, that c
 process goes to the dead letters; JetStream's own limit of deliveries is off, since what it gives up it forgets.
 
 What comes again was perhaps in hand when its process ended, and may have been what ended it. It is handled alone, with nothing
-else in hand in this process, after a mark that it was begun has been committed. Only what leaves three such marks is taken for the
-culprit; whatever else was in hand is applied as ever.
+else in hand in this process, after a mark that it was begun has been committed. Only what leaves two such marks is taken for the
+culprit, of three deaths with the first; whatever else was in hand is applied as ever.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SINGLE_SECONDS = 5.0  # to apply one message that has failed before
 MAX_FAILURES = 8
 HANGING_COUNTS = 2  # a handler that runs into its deadline counts double, so that it does not block for minutes
 MAX_NOT_YET = 60  # some ten minutes
-MAX_DEATHS = 3  # of the process, with nothing else in hand
+MAX_DEATHS = 3  # of the process: the one by which it came under suspicion, and those with nothing else in hand
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 NOT_YET_BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 OUTAGE_SECONDS = 0.5
@@ -471,7 +471,7 @@ class Consumer:
         for delivery in group:
             if delivery.flaw is not None:
                 await self._bury(delivery, "malformed", "Malformed", delivery.flaw, delivery.times)
-            elif delivery.accused and (begun := await self._begin_alone(delivery)) > MAX_DEATHS:
+            elif delivery.accused and (begun := await self._begin_alone(delivery)) >= MAX_DEATHS:
                 text = f"deaths of the process with nothing else in hand: {begun - 1}"
                 await self._bury(delivery, "killed its process", "ProcessDied", text, begun)
             else:

@@ -83,7 +83,7 @@ def main(name: str) -> None:
 
 def crash_at(name: str, points: list[str]) -> None:
     if POISON in points:
-        consuming.MAX_DEATHS = 1
+        consuming.MAX_DEATHS = 2
     for point in [*points, ""]:
         pid = os.fork()
         if pid == 0:

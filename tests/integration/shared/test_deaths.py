@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 
+from shared.consuming import Delivery
 from tests.integration.shared.crashing import POISON
 from tests.integration.shared.test_crashes import Child
 from tests.stack import Stack, a_request
@@ -49,3 +51,40 @@ async def test_what_was_in_hand_beside_a_killer_is_applied_by_itself(stack: Stac
     ] * len(killers)
     assert await stack.root.fetchval("SELECT count(*) FROM sla.attempt") == 0
     assert len(sla.to_come) <= 1, "each kills once in a group, perhaps both in one, and once alone"
+
+
+async def test_three_deaths_condemn_a_message_and_two_do_not(stack: Stack) -> None:
+    """A process that ends while it handles a message leaves a mark, and nothing else; the chaos suite ends real ones."""
+    killer = a_request(uuid4())
+    answered: list[str] = []
+
+    def come_again(times: int) -> Delivery:
+        async def term() -> None:
+            answered.append("never again")
+
+        return Delivery(
+            raw=SimpleNamespace(term=term),  # type: ignore[arg-type]  # of the server's answers the one that is meant
+            subject=f"intake.v1.{killer.tenant_id}.entry.requested",
+            body=b"{}",
+            key=str(killer.message_id),
+            times=times,
+            tenant_id=killer.tenant_id,
+            message=killer,
+            flaw=None,
+            touched=0.0,
+            suspect=True,
+            accused=True,
+        )
+
+    async with stack.hearing() as sla:
+        [consumer] = sla.consumers
+        await until(lambda: consumer._database is not None)
+        for deaths in (1, 2):
+            again = come_again(deaths + 1)
+            assert await consumer._without_the_dead([again]) == [again]
+        assert await consumer._without_the_dead([come_again(4)]) == []
+
+    [letter] = await stack.root.fetch("SELECT message_key, reason, attempts, error FROM sla.dead_letter")
+    error = "deaths of the process with nothing else in hand: 2"
+    assert tuple(letter) == (str(killer.message_id), "killed its process", 3, error)
+    assert answered == ["never again"]
