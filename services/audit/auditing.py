@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Final
 
 import asyncpg
 
 from services.audit import accepted, books, cases, copies, figures, keys, notices, tenants, transport, vault
-from services.audit.findings import Finding, Findings, Verdict, verdict
+from services.audit.findings import Finding, Findings, Looked, Verdict, verdict
 from services.audit.look import Look, open_look
 from services.audit.sources import Evidence
 
@@ -18,18 +23,24 @@ PATIENCE_SECONDS: Final = 30.0
 
 LOOK_SECONDS: Final = 0.5
 MOST_BETWEEN: Final = 5.0
+MOST_EXAMPLES: Final = 5
+
+Key = tuple[str, str]  # check, subject
 
 
 async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS, of_now: bool = False) -> Verdict:
     """Compare everything, and return what does not agree.
 
+    What may pass is looked at again, and only that, until it has passed or stayed for too long. Then everything is compared
+    once more: the last word is a whole look's.
+
     Args:
         patience: seconds that what is under way is given; a finding that goes away within them was none.
         of_now: judge what there is at the first look, and not what comes under way later: for a system that goes on working,
-            of which no look finds everything at rest.
+            of which no look finds everything at rest. When all that the first look waited for has passed, and nothing else
+            was found, that is the last word.
     """
-    seen: dict[tuple[str, str], float] = {}
-    between = LOOK_SECONDS
+    waiting = _Waiting(patience)
     of_first: set[Finding] | None = None
     while True:
         began = time.monotonic()
@@ -38,45 +49,122 @@ async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS, of_no
         if of_now:
             of_first = set(every) if of_first is None else of_first & set(every)
             every = [each for each in every if not each.may_pass or each in of_first]
-        seen = {
-            (each.check, each.subject): seen.get((each.check, each.subject), began) for each in every if each.may_pass
-        }
-        settled = [
-            # From look to look: one look at much data may itself take longer than the patience.
-            each
-            for each in every
-            if not each.may_pass or began - seen[each.check, each.subject] >= patience
-        ]
-        if len(settled) == len(every):
-            return verdict(settled, found.compared)
-        await asyncio.sleep(min(between, patience))
+        waiting.take(every, began)
+        waiting.note(found)
+        if not waiting.open:
+            return verdict(every, found.compared, waiting.looks)
+        may_be_well = all(each.may_pass for each in every)
+        is_new = await _wait(evidence, waiting, of_first)
+        if of_now and may_be_well and not is_new and not waiting.since:
+            return verdict([], found.compared, waiting.looks)
+
+
+async def _wait(evidence: Evidence, waiting: _Waiting, of_first: set[Finding] | None) -> bool:
+    """Look again at what is waited for, and only that, until nothing is. Returns whether what cannot pass came to light meanwhile."""
+    between = LOOK_SECONDS
+    while waiting.open:
+        await asyncio.sleep(min(between, waiting.patience))
         between = min(between * 2, MOST_BETWEEN)
+        began = time.monotonic()
+        found = await look_once(evidence, waiting.stages)
+        every = [each for each in found.all() if key_of(each) in waiting.since]
+        if of_first is not None:  # a figure that is another one by now is not what was waited for
+            of_first &= set(every)
+            every = [each for each in every if each in of_first]
+        waiting.take(every, began)
+        waiting.note(found)
+        if not all(each.may_pass for each in found.all()):
+            return True
+    return False
 
 
-async def look_once(evidence: Evidence) -> Findings:
-    """Return what one look finds, things under way among it."""
-    connection, look = await open_look(evidence)
-    try:
-        await check(look)
-    finally:
-        await connection.close()
+def key_of(finding: Finding) -> Key:
+    return finding.check, finding.subject
+
+
+class _Waiting:
+    """What may pass, since when each has been seen, and how the looks went.
+
+    open: what has not been seen for long enough yet.
+    stages: the parts of a look that find what is in `since`.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.since: dict[Key, float] = {}
+        self.open: list[Finding] = []
+        self.stages: frozenset[str] = frozenset()
+        self.looks: list[Looked] = []
+
+    def take(self, found: Iterable[Finding], began: float) -> None:
+        """Take in what a look that began then has found."""
+        every = {key_of(each): each for each in found if each.may_pass}
+        # From look to look: one look at much data may itself take longer than the patience.
+        self.since = {key: self.since.get(key, began) for key in every}
+        self.open = [each for key, each in every.items() if began - self.since[key] < self.patience]
+
+    def note(self, found: Findings) -> None:
+        """Write down a look, and which parts of it are to be made again."""
+        self.stages = frozenset(found.stage_of[key] for key in self.since)
+        self.looks.append(
+            Looked(
+                seconds=round(sum(found.seconds.values()), 2),
+                stages=found.seconds,
+                awaits=dict(Counter(each.check for each in self.open)),
+                examples=[f"{each.check} {each.subject}: {each.what}" for each in self.open[:MOST_EXAMPLES]],
+            )
+        )
+
+
+async def look_once(evidence: Evidence, only: Set[str] | None = None) -> Findings:
+    """Return what one look finds, things under way among it.
+
+    Args:
+        only: the parts to be made; all of them unless given. Without the others, more may be found than is so.
+    """
+    with undisturbed():
+        connection, look = await open_look(evidence, with_streams=only is None or bool(only & OF_STREAMS))
+        try:
+            await check(look, only)
+        finally:
+            await connection.close()
     return look.findings
 
 
-async def check(look: Look) -> None:
-    """Make every comparison. Whose it is, is settled first.
+async def check(look: Look, only: Set[str] | None = None) -> None:
+    """Make every comparison, or some. Whose it is, is settled first.
 
     What is so spoilt that a comparison fails is a finding itself; the others are made all the same.
     """
     for module, broken in COMPARISONS:
+        name = name_of(module)
+        if only is not None and name not in only:
+            continue
         try:
-            async with look.connection.transaction():
-                await module.check(look)
+            with look.findings.part(name):
+                async with look.connection.transaction():
+                    await module.check(look)
         except asyncpg.PostgresConnectionError:
             raise
         except (asyncpg.PostgresError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as failure:
-            name = module.__name__.rpartition(".")[2]
             look.findings.add(broken, f"{name}: {type(failure).__name__}", f"cannot be compared: {failure}")
+
+
+def name_of(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep Python from looking for garbage meanwhile: everything that a look reads is kept to its end, and going through it again and
+    again takes as long as the look."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 # (comparison, the promise that cannot be shown to be kept when it fails)
@@ -92,3 +180,5 @@ COMPARISONS: Final = (
     (transport, "I9"),
     (books, "I9"),
 )
+OF_STREAMS: Final = frozenset({"tenants", "transport"})
+"""The parts that ask what lies in NATS."""

@@ -46,10 +46,10 @@ async def check(look: Look) -> None:
                 said = kept.said(look, row)
             except (AttributeError, KeyError, TypeError, ValueError):
                 said = {kept.name[-1]: None}  # what was told, or is kept, has another form altogether
-            if said is None or not _is_ours(look, row):
+            if said is None:
                 continue
             differing = [column for column, value in said.items() if not is_same(row[column], value)]
-            if differing:
+            if differing and _is_ours(look, row):
                 look.findings.add(
                     kept.check,
                     " ".join(str(row[column]) for column in kept.name),
@@ -70,6 +70,8 @@ def _is_ours(look: Look, row: Any) -> bool:
 
 def is_same(kept: Any, said: Any) -> bool:
     """Compare a value of a column with one of a message."""
+    if kept is said or type(kept) is type(said):
+        return bool(kept == said)
     if isinstance(kept, datetime):
         return instant(said) == kept
     if isinstance(kept, UUID):
@@ -206,8 +208,8 @@ def _event(look: Look, row: Any) -> Said | None:
     said = look.told.happened.get(row["event_id"])
     if said is None:
         return None
-    body = {name: value for name, value in msgspec.json.decode(said.body).items() if name not in ENVELOPE}
-    at = msgspec.json.decode(said.body)["at"]
+    body = {name: value for name, value in said.said.items() if name not in ENVELOPE}
+    at = said.said["at"]
     what = body.get("entry") or body.get("effect") or {}
     return {
         "type": said.type,

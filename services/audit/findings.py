@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
@@ -44,6 +47,19 @@ class Finding(Struct, frozen=True, kw_only=True):
     may_pass: bool = False
 
 
+class Looked(Struct, frozen=True, kw_only=True):
+    """One look: how long it took, and what was left to wait for after it.
+
+    stages: seconds for each part of it; a part that was not looked at again is not named.
+    awaits: findings that may pass, by check; `examples`: some of them.
+    """
+
+    seconds: float
+    stages: dict[str, float]
+    awaits: dict[str, int] = {}
+    examples: list[str] = []
+
+
 class Verdict(Struct, frozen=True, kw_only=True):
     """What `recourse audit` prints. `compared`: how many comparisons were made, so that an audit of nothing is seen to be one."""
 
@@ -51,13 +67,21 @@ class Verdict(Struct, frozen=True, kw_only=True):
     checks: dict[str, int]
     details: list[Finding]
     compared: int
+    looks: list[Looked] = []
 
 
 class Findings:
-    """Collects findings, each once, and counts what was looked at."""
+    """Collects findings, each once, and counts what was looked at.
+
+    stage: the part of the look that is being made; `stage_of` tells by which part something was found.
+    seconds: how long each part took.
+    """
 
     def __init__(self) -> None:
         self.compared = 0
+        self.stage = ""
+        self.stage_of: dict[tuple[str, str], str] = {}
+        self.seconds: dict[str, float] = {}
         self._found: dict[tuple[str, str], Finding] = {}
 
     def looked_at(self, number: int) -> None:
@@ -85,6 +109,16 @@ class Findings:
                 is_extra=is_extra,
                 may_pass=may_pass,
             )
+            self.stage_of[key] = self.stage
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Make a part of the look."""
+        self.stage, began = name, time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - began, 2)
 
     def has(self, check: str, subject: object) -> bool:
         return (check, str(subject)) in self._found
@@ -93,7 +127,7 @@ class Findings:
         return list(self._found.values())
 
 
-def verdict(found: list[Finding], compared: int) -> Verdict:
+def verdict(found: list[Finding], compared: int, looks: list[Looked]) -> Verdict:
     """Count findings by check."""
     counted = Counter(finding.check for finding in found)
     order = {check: place for place, check in enumerate(CHECKS)}
@@ -103,4 +137,5 @@ def verdict(found: list[Finding], compared: int) -> Verdict:
         checks={check: counted[check] for check in CHECKS},
         details=details[:MOST_DETAILS],
         compared=compared,
+        looks=looks,
     )

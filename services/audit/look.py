@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -36,6 +37,10 @@ SELECT tenant_id, key, complaint_id
 COMPLAINTS: Final = """
 SELECT tenant_id, complaint_id, number, source, complainant_id, stored_at
   FROM intake.complaint"""
+
+
+SETTINGS: Final = {"TimeZone": "UTC", "jit": "off", "work_mem": "64MB", "max_parallel_workers_per_gather": "0"}
+"""Everything is read once, so nothing is worth to be compiled, or to be shared with processes that must be started first."""
 
 
 class Tenant(Struct, frozen=True):
@@ -77,6 +82,7 @@ class Look:
         tenants: dict[UUID, Tenant],
         complaints: list[Complaint],
         receipts: list[Receipt],
+        findings: Findings,
     ) -> None:
         self.connection = connection
         self.now = now
@@ -87,7 +93,7 @@ class Look:
         self.tenants = tenants
         self.complaints = complaints
         self.receipts = receipts
-        self.findings = Findings()
+        self.findings = findings
         self.misplaced: set[UUID] = set()
 
     async def rows(self, query: str, *arguments: Any) -> Sequence[Any]:
@@ -118,15 +124,22 @@ class Look:
         }
 
 
-async def open_look(evidence: Evidence) -> tuple[asyncpg.Connection, Look]:
+async def open_look(evidence: Evidence, *, with_streams: bool = True) -> tuple[asyncpg.Connection, Look]:
     """Gather what the checks need. The connection holds the snapshot; whoever called closes it."""
-    lines = evidence.lines()  # before the database: whatever these lines promise must be found there
-    async with Streams(evidence.nats) as streams:
+    findings = Findings()
+    async with AsyncExitStack() as exits:
+        with findings.part("journal"):
+            lines = evidence.lines()  # before the database: whatever these lines promise must be found there
+        streams = await exits.enter_async_context(Streams(evidence.nats)) if with_streams else None
         connection = await connect(evidence.dsn)
         try:
             await connection.transaction(isolation="repeatable_read", readonly=True).start()
-            told = await gather(connection)
-            look = await look_at(connection, told, await streams.read(), lines, evidence.record())
+            with findings.part("outboxes"):
+                told = await gather(connection)
+            with findings.part("streams"):
+                held = {} if streams is None else await streams.read()
+            with findings.part("rows"):
+                look = await look_at(connection, told, held, lines, evidence.record(), findings)
         except BaseException:
             await connection.close()
             raise
@@ -135,7 +148,7 @@ async def open_look(evidence: Evidence) -> tuple[asyncpg.Connection, Look]:
 
 async def connect(dsn: str) -> asyncpg.Connection:
     """Connect as the checks need it: `json` and `jsonb` are read as values, and every statement is planned for the data that are there."""
-    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"TimeZone": "UTC", "jit": "off"})
+    connection = await asyncpg.connect(dsn, timeout=10, server_settings=SETTINGS)
     for kind in ("json", "jsonb"):
         await connection.set_type_codec(kind, encoder=_encoded, decoder=_decoded, schema="pg_catalog")
     return connection
@@ -159,6 +172,7 @@ async def look_at(
     streams: dict[str, Stream],
     lines: list[Line] | None,
     record: list[Taken] | None,
+    findings: Findings | None = None,
 ) -> Look:
     """Look at the database as this connection's transaction sees it."""
     return Look(
@@ -171,4 +185,5 @@ async def look_at(
         tenants={row["tenant_id"]: Tenant(*row) for row in await connection.fetch(TENANTS)},
         complaints=[Complaint(*row) for row in await connection.fetch(COMPLAINTS)],
         receipts=[Receipt(*row) for row in await connection.fetch(RECEIPTS)],
+        findings=findings or Findings(),
     )

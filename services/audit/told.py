@@ -19,11 +19,14 @@ SELECT tenant_id, message_id, subject, body, published_at IS NOT NULL AS is_publ
  ORDER BY id"""
 
 DELIVERY_ORDER: Final = ("suppressed", "queued", "held", "sent", "failed", "dead", "delivered")
+NONE: Final = UUID(int=0)
+_AT_ONCE: Final = 5000
+
 UNTOLD: Final = frozenset({"queued", "sending", "expanded"})
 """States of a delivery that are nobody else's business."""
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """A row of an outbox; `body` as a hash, to be compared with what the stream holds."""
 
     service: str
@@ -92,7 +95,7 @@ class Happened(Struct, frozen=True):
     """A message that somebody may be told of."""
 
     type: str
-    body: bytes
+    said: dict[str, Any]
 
 
 class Told(Struct, kw_only=True):
@@ -120,49 +123,60 @@ class Told(Struct, kw_only=True):
     foreign: list[tuple[str, UUID, UUID]] = []  # messages whose subject or body names another tenant than their row
 
 
-class _Envelope(Struct):
+class _Envelope(Struct, gc=False):
+    """What every message says of itself, and what most of them are about."""
+
     tenant_id: UUID
+    message_id: UUID = NONE
+    case_id: UUID | None = None
+
+
+_envelope: Final = msgspec.json.Decoder(_Envelope)
 
 
 async def gather(connection: asyncpg.Connection) -> Told:
     """Read every outbox once."""
     told = Told()
     for service in SERVICES:
-        async for row in connection.cursor(OUTBOX.format(service=service), prefetch=1000):
+        async for row in connection.cursor(OUTBOX.format(service=service), prefetch=_AT_ONCE):
             _take(told, service, row)
     return told
 
 
 def _take(told: Told, service: str, row: Any) -> None:
-    message_id, tenant_id, subject = row["message_id"], row["tenant_id"], row["subject"]
-    told.rows[service, message_id] = Row(
-        service, tenant_id, subject, hash(row["body"]), row["is_published"], row["created_at"], row["stream_seq"]
-    )
+    tenant_id, message_id, subject, body, is_published, created_at, stream_seq = row
+    told.rows[service, message_id] = Row(service, tenant_id, subject, hash(body), is_published, created_at, stream_seq)
     try:
-        named = msgspec.json.decode(row["body"], type=_Envelope).tenant_id
-        if named != tenant_id or f".{tenant_id}." not in subject:
+        envelope = _envelope.decode(body)
+        if envelope.tenant_id != tenant_id or f".{tenant_id}." not in subject:
             told.foreign.append((service, message_id, tenant_id))
             return
-        _READERS.get(".".join(subject.split(".")[3:]), _ignore)(told, tenant_id, row["body"])
+        _READERS.get(subject.split(".", 3)[-1], _ignore)(told, envelope, body)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
         told.unreadable.append((service, message_id))
 
 
-def _ignore(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _ignore(told: Told, of: _Envelope, body: bytes) -> None:
     """What the audit asks nothing of: reference data, ticks."""
 
 
-def _received(told: Told, tenant_id: UUID, body: bytes) -> None:
-    found = msgspec.json.decode(body)
-    case_id = UUID(found["case_id"])
-    told.received[case_id] = found
-    told.received_of[case_id] = tenant_id
+def _case(of: _Envelope) -> UUID:
+    """The case. Raises KeyError for a message that names none."""
+    if of.case_id is None:
+        raise KeyError("case_id")
+    return of.case_id
 
 
-def _appended(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _received(told: Told, of: _Envelope, body: bytes) -> None:
+    case_id = _case(of)
+    told.received[case_id] = msgspec.json.decode(body)
+    told.received_of[case_id] = of.tenant_id
+
+
+def _appended(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
-    told.lines[UUID(found["case_id"]), found["entry"]["seq"]] = found
-    told.happened[UUID(found["message_id"])] = Happened("routing.v1.entry.appended", body)
+    told.lines[_case(of), found["entry"]["seq"]] = found
+    told.happened[of.message_id] = Happened("routing.v1.entry.appended", found)
 
 
 class _StandingBody(Struct):
@@ -180,13 +194,16 @@ class _StandingBody(Struct):
     policy_version: int
 
 
-def _standing(told: Told, tenant_id: UUID, body: bytes) -> None:
-    found = msgspec.json.decode(body, type=_StandingBody)
+_standing_body: Final = msgspec.json.Decoder(_StandingBody)
+
+
+def _standing(told: Told, of: _Envelope, body: bytes) -> None:
+    found = _standing_body.decode(body)
     before = told.standings.get(found.case_id)
     if before is not None and (before.seq, before.now, before.message_id) >= (found.seq, found.now, found.message_id):
         return
     told.standings[found.case_id] = Standing(
-        tenant_id=tenant_id,
+        tenant_id=of.tenant_id,
         body=body,
         message_id=found.message_id,
         seq=found.seq,
@@ -202,22 +219,21 @@ def _standing(told: Told, tenant_id: UUID, body: bytes) -> None:
     )
 
 
-def _announced(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _announced(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
-    place = (UUID(found["case_id"]), found["effect"]["key"])
-    told.announced.setdefault(place, []).append(
-        Announced(tenant_id, found["effect"], found["withdrawn"], found["late"])
+    told.announced.setdefault((_case(of), found["effect"]["key"]), []).append(
+        Announced(of.tenant_id, found["effect"], found["withdrawn"], found["late"])
     )
-    told.happened[UUID(found["message_id"])] = Happened("sla.v1.announcement.made", body)
+    told.happened[of.message_id] = Happened("sla.v1.announcement.made", found)
 
 
-def _posted(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _posted(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
     penalty = found["penalty"]
     told.posted.setdefault(UUID(found["posting_id"]), []).append(
         Posted(
-            tenant_id=tenant_id,
-            case_id=UUID(found["case_id"]),
+            tenant_id=of.tenant_id,
+            case_id=_case(of),
             key=penalty["key"],
             kind=penalty["kind"],
             currency=penalty["currency"],
@@ -227,12 +243,15 @@ def _posted(told: Told, tenant_id: UUID, body: bytes) -> None:
             penalty=penalty,
         )
     )
-    told.imposed[UUID(found["case_id"]), penalty["key"]] = penalty
-    told.happened[UUID(found["message_id"])] = Happened("sla.v1.penalty.posted", body)
+    told.imposed[_case(of), penalty["key"]] = penalty
+    told.happened[of.message_id] = Happened("sla.v1.penalty.posted", found)
 
 
-def _delivered(told: Told, tenant_id: UUID, body: bytes) -> None:
-    found = msgspec.json.decode(body, type=Delivered)
+_delivered_body: Final = msgspec.json.Decoder(Delivered)
+
+
+def _delivered(told: Told, of: _Envelope, body: bytes) -> None:
+    found = _delivered_body.decode(body)
     before = told.delivered.get(found.delivery_id)
     states = frozenset({found.state}) | (before.states if before is not None else frozenset())
     newest = found if before is None or _place(before) < _place(found) else before
@@ -243,21 +262,21 @@ def _place(of: Delivered) -> tuple[datetime, int, int]:
     return of.at, of.attempts, DELIVERY_ORDER.index(of.state)
 
 
-def _staff(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _staff(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
-    place = (tenant_id, found["staff"]["staff_id"])
+    place = (of.tenant_id, found["staff"]["staff_id"])
     if place not in told.staff or told.staff[place]["revision"] <= found["revision"]:
         told.staff[place] = found
 
 
-def _policy(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _policy(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
-    told.published.add((tenant_id, "policy", found["effect"], str(found["version"])))
+    told.published.add((of.tenant_id, "policy", found["effect"], str(found["version"])))
 
 
-def _calendar(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _calendar(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
-    told.published.add((tenant_id, "calendar", found["name"], str(found["revision"])))
+    told.published.add((of.tenant_id, "calendar", found["name"], str(found["revision"])))
 
 
 class _Clock(Struct):
@@ -266,22 +285,22 @@ class _Clock(Struct):
     target: datetime | None = None
 
 
-def _ticked(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _ticked(told: Told, of: _Envelope, body: bytes) -> None:
     at = msgspec.json.decode(body, type=_Clock).at
-    told.ticked[tenant_id] = max(at, told.ticked.get(tenant_id, at))
+    told.ticked[of.tenant_id] = max(at, told.ticked.get(of.tenant_id, at))
 
 
-def _advanced(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _advanced(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body, type=_Clock)
     told.advanced[found.operation_id] = found.target or found.at
 
 
-def _settled(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _settled(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
     told.settled[UUID(found["operation_id"])] = found
 
 
-def _rested(told: Told, tenant_id: UUID, body: bytes) -> None:
+def _rested(told: Told, of: _Envelope, body: bytes) -> None:
     told.rested.add(msgspec.json.decode(body, type=_Clock).operation_id)
 
 

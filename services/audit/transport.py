@@ -27,7 +27,7 @@ MISSED: Final = """
 SELECT o.tenant_id, o.message_id, o.subject
   FROM {producer}.outbox o
  WHERE o.published_at IS NOT NULL
-   AND o.subject ~ $1
+   AND o.subject LIKE ANY ($1)
    AND NOT EXISTS (
        SELECT FROM {consumer}.inbox i
         WHERE i.tenant_id = o.tenant_id AND i.consumer = $2 AND i.message_id = o.message_id)
@@ -129,15 +129,11 @@ async def _reference(look: Look) -> None:
 
 def _published(look: Look) -> None:
     """What is in an outbox is in the stream, at the place that the outbox notes."""
-    held = {
-        service: {as_uuid(message.message_id) for message in stream.messages}
-        for service, stream in look.streams.items()
-    }
     places = {
-        (service, message.seq): as_uuid(message.message_id)
+        service: {message.seq: as_uuid(message.message_id) for message in stream.messages}
         for service, stream in look.streams.items()
-        for message in stream.messages
     }
+    held = {service: set(ids.values()) for service, ids in places.items()}
     first = {
         service: min((each.seq for each in stream.messages), default=0) for service, stream in look.streams.items()
     }
@@ -151,8 +147,9 @@ def _published(look: Look) -> None:
             what = f"the stream of {service} has lost it"
         elif (
             row.stream_seq is not None
+            and service in places
             and row.stream_seq >= first[service]
-            and places.get((service, row.stream_seq)) != message_id
+            and places[service].get(row.stream_seq) != message_id
         ):
             what = f"stands elsewhere in the stream of {service}"
         else:
@@ -199,9 +196,10 @@ async def _applied(look: Look) -> None:
             for row in await look.rows(query, list(names)):
                 filters[producer, service, row["consumer"]].add(row["filter"])
     for (producer, service, consumer), subjects in filters.items():
-        pattern = "^(" + "|".join(sorted(map(_pattern, subjects))) + ")$"
-        for row in await look.rows(MISSED.format(producer=producer, consumer=service), pattern, consumer):
-            if row["message_id"] not in look.misplaced:
+        heard = re.compile("|".join(sorted(map(_pattern, subjects)))).fullmatch
+        like = [_like(subject) for subject in subjects]  # a regular expression in SQL takes ten times as long
+        for row in await look.rows(MISSED.format(producer=producer, consumer=service), like, consumer):
+            if heard(row["subject"]) and row["message_id"] not in look.misplaced:
                 look.findings.add(
                     "I9",
                     f"{consumer} {row['message_id']}",
@@ -216,3 +214,8 @@ def _pattern(subject: str) -> str:
     """The subject filter as a regular expression."""
     parts = [r"[^.]+" if part == "*" else ".+" if part == ">" else re.escape(part) for part in subject.split(".")]
     return r"\.".join(parts)
+
+
+def _like(subject: str) -> str:
+    """The subject filter as a pattern that matches at least as much."""
+    return re.sub(r"([\\%_])", r"\\\1", subject).replace("*", "%").replace(">", "%")

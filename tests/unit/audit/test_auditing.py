@@ -27,7 +27,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Findings]:
     to_come: list[Findings] = []
     seconds: Iterator[float] = iter(range(10_000))
 
-    async def look_once(_: Any) -> Findings:
+    async def look_once(_: Any, __: Any = None) -> Findings:
         return to_come.pop(0) if len(to_come) > 1 else to_come[0]
 
     async def sleep(_: float) -> None:
