@@ -1,8 +1,11 @@
-"""Taking messages: pulled in batches, applied with their inbox rows in one transaction per tenant, then acknowledged.
+"""Taking messages: pulled in batches, applied with their inbox rows in one transaction, then acknowledged.
 
 A handler is `async def on_entry(message: EntryAppended, tx: Tx) -> None`. `tx` is a worker transaction with the
 message's tenant set. Handlers never begin, commit, publish or acknowledge; what they tell goes through
 `outbox.add(tx, …)`.
+
+What several tenants are told at about one moment is applied together, some messages of each: with many quiet tenants, each one's message by
+itself would cost a transaction. Where one fails, the others of the group are applied without those of its tenant.
 
 Messages come twice and out of order; the inbox drops the second of two, handlers bear the rest. A handler that needs
 what has not come yet raises `NotYetError`. A message that keeps failing, that cannot be read, or that kills its
@@ -47,9 +50,9 @@ Handler = Callable[[Any, Tx], Awaitable[None]]
 Together = Callable[[Sequence[Any], Tx], Awaitable[None]]
 
 BATCH = 100  # messages in one transaction
-FAIR_BATCH = 25  # while several tenants wait
+FAIR_BATCH = 25  # of one tenant, while several wait
 BACKLOG = 1000  # messages held here, so that a quiet tenant's can pass those of a busy one
-WORKERS = 2  # tenants served at once; a tenant's own messages follow one another
+WORKERS = 2  # groups applied at once; a tenant's own messages follow one another
 ACK_SECONDS = 15.0  # after a crash, what was in hand comes again this late
 KEEP_ALIVE_SECONDS = 5.0
 PULL_SECONDS = 20.0  # one request for messages
@@ -67,10 +70,10 @@ MAX_SUSPECTS = 10_000
 
 CLAIM = """
 INSERT INTO inbox (tenant_id, consumer, message_id)
-SELECT $1, $2, message_id
-  FROM unnest($3::uuid[]) AS new (message_id)
+SELECT tenant_id, $1, message_id
+  FROM unnest($2::uuid[], $3::uuid[]) AS new (tenant_id, message_id)
     ON CONFLICT DO NOTHING
-RETURNING message_id"""
+RETURNING tenant_id, message_id"""
 
 # $4: whether this process has begun it before and outlived that (an outage interrupted it); then the count starts again.
 BEGIN_ALONE = """
@@ -131,6 +134,16 @@ class Delivery(msgspec.Struct, eq=False):
     came: float = 0.0  # when it was read
 
 
+def _tenant(delivery: Delivery) -> UUID:
+    return delivery.tenant_id
+
+
+def _identity(delivery: Delivery) -> tuple[UUID, UUID]:
+    """What makes two deliveries the same message; of those that can be read."""
+    assert delivery.message is not None
+    return delivery.tenant_id, delivery.message.message_id
+
+
 class Consumer:
     """One durable consumer of one stream.
 
@@ -141,8 +154,9 @@ class Consumer:
         handlers: by message class.
         name: the durable's name, `<service>-on-<noun>`, or `<service>-on-<producer>` unless given. Two consumers of one service on one
             stream need two names.
-        together: called with a group's new messages before the first is handled: what can be stored or looked up for all of them in one
-            statement. What it leaves for the handlers goes into `tx.kept`. It may be called with one message, and a second time.
+        together: called with a group's new messages, of one tenant or of several, before the first is handled: what can be stored or looked
+            up for all of them in one statement. What it leaves for the handlers goes into `tx.kept`. It may be called with one message, and
+            a second time.
         linger: seconds for which a tenant's first message waits for more, so that they share a transaction; for what nobody waits for.
     """
 
@@ -376,36 +390,41 @@ class Consumer:
             finally:
                 self._at_work -= 1
                 if not group[0].suspect:
-                    self._busy.discard(group[0].tenant_id)
+                    self._busy.difference_update(each.tenant_id for each in group)
                 self._turn.set()
                 self._arrived.set()
                 if not self._at_work:
                     self._rest.set()
 
     def _next_group(self) -> list[Delivery]:
-        """Take the next messages of the tenant whose turn it is; it then goes to the end of the queue.
+        """Take the next messages of the tenants whose turn it is, a few of each; they then go to the end of the queue.
 
         What concerns all live tenants, a tick, waits until everything in hand that stands before it has been applied: that is what it says.
         """
-        for tenant_id, queue in self._waiting.items():
-            if tenant_id in self._busy:
-                continue
-            size = FAIR_BATCH if len(self._waiting) > 1 else BATCH
-            if len(queue) < size and self._lingers(tenant_id, queue[0]):
+        group: list[Delivery] = []
+        fair = FAIR_BATCH if len(self._waiting) > 1 else BATCH
+        for tenant_id in list(self._waiting):
+            queue = self._waiting[tenant_id]
+            size = min(fair, BATCH - len(group))
+            if size <= 0:
+                break
+            if tenant_id in self._busy or (len(queue) < size and self._lingers(tenant_id, queue[0])):
                 continue
             if tenant_id == LIVE:
                 first = self._first_in_hand()
-                size = min(size, sum(delivery.place < first for delivery in queue))
+                size = 0 if group else min(size, sum(delivery.place < first for delivery in queue))
                 if size == 0:
                     continue
-            group = [queue.popleft() for _ in range(min(size, len(queue)))]
+            group += [queue.popleft() for _ in range(min(size, len(queue)))]
             if queue:
                 self._waiting.move_to_end(tenant_id)
             else:
                 del self._waiting[tenant_id]
             self._busy.add(tenant_id)
-            return group
-        return []
+            if tenant_id == LIVE:
+                break
+        group.sort(key=_tenant)  # whoever locks rows of several tenants locks them in the same order
+        return group
 
     def _lingers(self, tenant_id: UUID, first: Delivery) -> bool:
         """Tell whether the first of a tenant's messages still waits for others; one that comes again has waited."""
@@ -436,32 +455,37 @@ class Consumer:
         return []
 
     async def _apply(self, group: list[Delivery], seconds: float) -> None:
-        """Apply and settle a tenant's messages. Raises only what is no message's fault."""
+        """Apply and settle a group of messages. Raises only what is no message's fault."""
         assert self._metrics is not None
         fail_points.reach("consumer.taken")
-        group = await self._without_the_dead(group)
-        if not group:
-            return
-        faults: list[AtFaultError] = []
-        with (
-            self._metrics.message_seconds.labels(self.service, self.name).time(),
-            structlog.contextvars.bound_contextvars(service=self.service, tenant_id=str(group[0].tenant_id)),
-        ):
-            try:
-                await self._transact(group, seconds)
-            except AtFaultError as error:
-                if len(group) == 1:
-                    faults = [error]
-                else:  # once more, each behind its own savepoint: the others must not wait for the one at fault
-                    faults = await self._transact(group, seconds, careful=True)
-        fail_points.reach("consumer.applied")
+        left = await self._without_the_dead(group)
+        while left:
+            part, rest, faults = left, [], []
+            with (
+                self._metrics.message_seconds.labels(self.service, self.name).time(),
+                structlog.contextvars.bound_contextvars(service=self.service),
+            ):
+                try:
+                    await self._transact(part, seconds)
+                except AtFaultError as error:
+                    # Of its tenant's messages each goes behind a savepoint of its own, and the others' without them: none waits for it.
+                    tenant_id = error.delivery.tenant_id
+                    part = [each for each in left if each.tenant_id == tenant_id]
+                    rest = [each for each in left if each.tenant_id != tenant_id]
+                    faults = [error] if len(part) == 1 else await self._transact(part, seconds, careful=True)
+            fail_points.reach("consumer.applied")
+            await self._settle_applied(part, faults)
+            left = rest
+
+    async def _settle_applied(self, part: list[Delivery], faults: list[AtFaultError]) -> None:
+        """Acknowledge what was applied, and have the rest come again."""
         at_fault = {fault.delivery for fault in faults}
-        for delivery in group:
+        for delivery in part:
             if delivery not in at_fault:
                 await self._settle(delivery, delivery.raw.ack())
                 self._known_suspects.discard(delivery.key)
         fail_points.reach("consumer.acknowledged")
-        self._count("applied", len(group) - len(faults))
+        self._count("applied", len(part) - len(faults))
         for fault in faults:
             await self._failed(fault.delivery, fault.error)
 
@@ -487,49 +511,53 @@ class Consumer:
         return begun
 
     async def _transact(self, group: list[Delivery], seconds: float, *, careful: bool = False) -> list[AtFaultError]:
-        """Apply the messages of one tenant, each once, in one transaction.
+        """Apply messages, each once, in one transaction.
 
         Raises AtFaultError for the first that fails; when `careful`, undoes and returns those that fail and commits the rest.
         """
         assert self._database is not None
         faults: list[AtFaultError] = []
-        async with self._database.worker_tx(group[0].tenant_id) as tx:
-            new = await self._claim(
-                tx, [each.message.message_id for each in group if each.message is not None and not careful]
-            )
+        async with self._database.worker_tx(*dict.fromkeys(map(_tenant, group))) as tx:
+            new = {} if careful else await self._claim(tx, group)
             fail_points.reach("consumer.claimed")
             if new:
-                once = {each.message.message_id: each for each in group if each.message is not None}
-                await self._prepare([each for key, each in once.items() if key in new], tx, seconds)
+                await self._prepare(list(new.values()), tx, seconds)
             for delivery in group:
+                own = tx.of(delivery.tenant_id)
                 try:
                     if careful:
                         async with tx.transaction():
-                            assert delivery.message is not None
-                            if await self._claim(tx, [delivery.message.message_id]):
+                            if await self._claim(tx, [delivery]):
                                 await self._prepare([delivery], tx, SINGLE_SECONDS)
-                                await self._handle(delivery, tx, SINGLE_SECONDS)
+                                await self._handle(delivery, own, SINGLE_SECONDS)
                                 await self._finish(delivery, tx)
-                    elif delivery.message is not None and delivery.message.message_id in new:
-                        new.discard(delivery.message.message_id)
-                        await self._handle(delivery, tx, seconds)
+                    elif new.get(_identity(delivery)) is delivery:
+                        await self._handle(delivery, own, seconds)
                 except AtFaultError as error:
                     if not careful:
                         raise
                     faults.append(error)
             await self._finish(group[0], tx)
             at_fault = {each.delivery for each in faults}
-            again = [each.key for each in group if each.times >= 2 and each not in at_fault]
-            if again:
-                await tx.execute(FORGET, tx.tenant_id, self.name, again)
+            for tenant_id in {each.tenant_id for each in group}:
+                again = [
+                    each.key
+                    for each in group
+                    if each.times >= 2 and each.tenant_id == tenant_id and each not in at_fault
+                ]
+                if again:
+                    await tx.execute(FORGET, tenant_id, self.name, again)
             fail_points.reach("consumer.handled")
         return faults
 
-    async def _claim(self, tx: Tx, ids: list[UUID]) -> set[UUID]:
-        """Enter messages into the inbox and return those that were not there."""
-        if not ids:
-            return set()
-        return {row["message_id"] for row in await tx.fetch(CLAIM, tx.tenant_id, self.name, ids)}
+    async def _claim(self, tx: Tx, group: Sequence[Delivery]) -> dict[tuple[UUID, UUID], Delivery]:
+        """Enter messages into the inbox and return those that were not there, each once."""
+        once = {_identity(each): each for each in reversed(group)}
+        rows = await tx.fetch(
+            CLAIM, self.name, [tenant_id for tenant_id, _ in once], [message_id for _, message_id in once]
+        )
+        entered = {(row["tenant_id"], row["message_id"]) for row in rows}
+        return {key: each for key, each in reversed(once.items()) if key in entered}
 
     async def _prepare(self, fresh: Sequence[Delivery], tx: Tx, seconds: float) -> None:
         """Do what can be done for several messages at once; each of them may be at fault when it fails."""
@@ -560,7 +588,9 @@ class Consumer:
             continued_trace(
                 message.traceparent, f"{self.name} {type(message).__name__}", service=self.service, kind="consumer"
             ),
-            structlog.contextvars.bound_contextvars(message_id=str(message.message_id)),
+            structlog.contextvars.bound_contextvars(
+                tenant_id=str(delivery.tenant_id), message_id=str(message.message_id)
+            ),
         ):
             try:
                 async with asyncio.timeout(seconds):
@@ -577,7 +607,7 @@ class Consumer:
         if message is None:
             raise Malformed(flaw)
         async with self._database.worker_tx(tenant_id) as tx:
-            if await self._claim(tx, [message.message_id]):
+            if await tx.fetch(CLAIM, self.name, [tenant_id], [message.message_id]):
                 with continued_trace(message.traceparent):
                     async with asyncio.timeout(GROUP_SECONDS):
                         if self.together is not None:
@@ -605,7 +635,13 @@ class Consumer:
             return
         delays = NOT_YET_BACK_OFF if not_yet else BACK_OFF
         said = self._log.info if not_yet else self._log.warning
-        said("message_failed", subject=delivery.subject, failures=failures, **describe(error))
+        said(
+            "message_failed",
+            tenant_id=str(delivery.tenant_id),
+            subject=delivery.subject,
+            failures=failures,
+            **describe(error),
+        )
         await self._settle(delivery, delivery.raw.nak(delay=delays[min(failures, len(delays)) - 1]))
         self._count("not_yet" if not_yet else "failed")
 
@@ -644,7 +680,13 @@ class Consumer:
             await tx.execute(FORGET, delivery.tenant_id, self.name, [delivery.key])
         self._metrics.dead_letters.labels(self.service, self.name, reason).inc()
         fail_points.reach("consumer.buried")
-        self._log.error("message_given_up", subject=delivery.subject, reason=reason, attempts=attempts)
+        self._log.error(
+            "message_given_up",
+            tenant_id=str(delivery.tenant_id),
+            subject=delivery.subject,
+            reason=reason,
+            attempts=attempts,
+        )
         await self._settle(delivery, delivery.raw.term())
         self._known_suspects.discard(delivery.key)
         self._count("dead")

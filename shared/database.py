@@ -1,7 +1,8 @@
 """PostgreSQL: two pools per service, one per role, and the transaction that everything runs in.
 
-A transaction belongs to one tenant. The tenant is set with `BEGIN` in one round trip and ends with the transaction,
-so nothing of it stays behind in the pool; row-level security refuses every statement of a transaction that has none.
+A transaction belongs to one tenant, or, of the worker role, to several that were named when it began. They are set with
+`BEGIN` in one round trip and end with the transaction, so nothing of it stays behind in the pool; row-level security
+refuses every statement of a transaction that has none.
 Every call has a deadline.
 
 `json` and `jsonb` columns take and give Python values. Errors of PostgreSQL quote the row they are about: never log
@@ -13,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from copy import copy
+from itertools import count
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import UUID
@@ -81,27 +84,43 @@ class Connection(asyncpg.Connection):
         return found
 
 
+Store = Callable[["Tx", Sequence[Any]], Awaitable[None]]
+"""Stores what was collected for the end of a transaction."""
+
+
 class UnsafeServerError(Exception):
     """A server is set up so that it may lose what it has confirmed."""
 
 
 class Tx:
-    """One transaction of one tenant. Begun and ended by `Database`; handlers and repositories only use it.
+    """One transaction of one tenant, or of several. Begun and ended by `Database`; handlers and repositories only use it.
+
+    That of several tenants has a face for each (`of`), which is what a handler gets. All share what is kept and what is left to the end.
 
     For many rows, INSERT ... SELECT FROM unnest(...): PostgreSQL refuses COPY into tables under row-level security.
     """
 
-    __slots__ = ("_after", "_connection", "_last", "_savepoints", "database", "kept", "tenant_id")
+    __slots__ = ("_after", "_connection", "_faces", "_last", "_savepoints", "database", "kept", "tenant_id")
 
-    def __init__(self, database: Database, connection: Any, tenant_id: UUID) -> None:
+    def __init__(self, database: Database, connection: Any, tenant_id: UUID, others: Sequence[UUID] = ()) -> None:
         self.database = database
         self.tenant_id = tenant_id
         # What its statements found, for those that follow; gone with a savepoint that is undone.
         self.kept: dict[str, Any] = {}
         self._connection = connection
         self._after: list[Callable[[], object]] = []
-        self._last: dict[Callable[[Tx, Sequence[Any]], Awaitable[None]], list[Any]] = {}
-        self._savepoints = 0
+        self._last: dict[tuple[Store, UUID | None], list[Any]] = {}
+        self._savepoints = count(1)
+        self._faces: dict[UUID, Tx] = {}
+        for each in (tenant_id, *others) if others else ():
+            self._faces[each] = face = copy(self)
+            face.tenant_id = each
+
+    def of(self, tenant_id: UUID) -> Tx:
+        """The same transaction for one of its tenants; KeyError for a tenant that it was not begun for."""
+        if not self._faces and tenant_id == self.tenant_id:
+            return self
+        return self._faces[tenant_id]
 
     async def fetch(self, query: str, *args: Any) -> list[Record]:
         rows: list[Record] = await self._connection.fetch(query, *args)
@@ -126,8 +145,7 @@ class Tx:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """A savepoint: what happens inside is undone if the block raises, and the transaction goes on."""
-        self._savepoints += 1
-        name = f"inner_{self._savepoints}"
+        name = f"inner_{next(self._savepoints)}"
         await self.finish()
         await self._connection.execute(f"SAVEPOINT {name}")
         try:
@@ -140,18 +158,21 @@ class Tx:
             raise
         await self._connection.execute(f"RELEASE SAVEPOINT {name}")
 
-    def at_the_end(self, store: Callable[[Tx, Sequence[Any]], Awaitable[None]]) -> list[Any]:
+    def at_the_end(self, store: Store, *, for_all: bool = False) -> list[Any]:
         """Return the list whose items `store` is given right before the commit, all at once: many rows in one statement.
 
         Around a savepoint it is called before, and before the savepoint is released, so that what is undone is not stored.
+
+        Args:
+            for_all: one list for all tenants of the transaction: the items bear their tenant. Otherwise each tenant has its own.
         """
-        return self._last.setdefault(store, [])
+        return self._last.setdefault((store, None if for_all else self.tenant_id), [])
 
     async def finish(self) -> None:
-        """Do what was left to the end; it is done before the commit in any case."""
+        """Do what was left to the end, whichever tenant left it; it is done before the commit in any case."""
         while self._last:
-            store = next(iter(self._last))
-            await store(self, self._last.pop(store))
+            store, tenant_id = next(iter(self._last))
+            await store(self if tenant_id is None else self.of(tenant_id), self._last.pop((store, tenant_id)))
 
     def after_commit(self, callback: Callable[[], object]) -> None:
         """Call `callback` once the transaction has committed, and never otherwise: to wake a loop or drop a cached value."""
@@ -201,23 +222,40 @@ class Database:
         return self._worker is not None
 
     @contextlib.asynccontextmanager
-    async def api_tx(self, tenant_id: UUID) -> AsyncIterator[Tx]:
-        """A transaction of the HTTP edge. UnavailableError when no connection is free in time."""
-        async with self._transaction(self._api, tenant_id, "api") as tx:
+    async def api_tx(self, tenant_id: UUID, *others: UUID, lock_seconds: float | None = None) -> AsyncIterator[Tx]:
+        """A transaction of the HTTP edge. UnavailableError when no connection is free in time.
+
+        With several tenants, it sees and writes the rows of each of them, in the few tables that allow it to this role.
+
+        Args:
+            lock_seconds: how long a statement waits for a lock, where another time than the usual is meant.
+        """
+        async with self._transaction(self._api, tenant_id, "api", others, lock_seconds) as tx:
             fail_points.reach("api.begun")
             yield tx
 
     @contextlib.asynccontextmanager
-    async def worker_tx(self, tenant_id: UUID) -> AsyncIterator[Tx]:
-        """A transaction of consumers and loops. For work across tenants pass LIVE (UUID 0) and use only tables that allow it."""
-        async with self._transaction(self._worker, tenant_id, "worker") as tx:
+    async def worker_tx(self, tenant_id: UUID, *others: UUID) -> AsyncIterator[Tx]:
+        """A transaction of consumers and loops. For work across tenants pass LIVE (UUID 0) and use only tables that allow it.
+
+        With several tenants, it sees and writes the rows of each of them; `tx.of` gives it for one. Each statement still names the
+        tenant of each row that it is about.
+        """
+        async with self._transaction(self._worker, tenant_id, "worker", others) as tx:
             yield tx
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, pool: asyncpg.Pool | None, tenant_id: UUID, role: str) -> AsyncIterator[Tx]:
+    async def _transaction(
+        self,
+        pool: asyncpg.Pool | None,
+        tenant_id: UUID,
+        role: str,
+        others: Sequence[UUID] = (),
+        lock_seconds: float | None = None,
+    ) -> AsyncIterator[Tx]:
         if pool is None:
             raise UnavailableError("The database is not open.", retry_after_seconds=1)
-        if type(tenant_id) is not UUID and not isinstance(tenant_id, UUID):
+        if not all(isinstance(each, UUID) for each in (tenant_id, *others)):
             raise TypeError("a transaction needs a tenant")
         try:
             connection = await pool.acquire(timeout=self.settings.acquire_seconds)
@@ -225,10 +263,16 @@ class Database:
             if not is_outage(error):
                 raise
             raise UnavailableError("The database has no free connection.", retry_after_seconds=1) from error
-        tx = Tx(self, connection, tenant_id)
+        tx = Tx(self, connection, tenant_id, others)
         try:
-            # One round trip. The value is a UUID's own text: hexadecimal digits and hyphens.
-            await connection.execute(f"BEGIN; SELECT set_config('app.tenant_id', '{tenant_id}', true)")
+            # One round trip. The values are UUIDs' own text: hexadecimal digits and hyphens.
+            begin = (
+                f"BEGIN; SELECT set_config('app.tenant_id', '{tenant_id}', true),"
+                f" set_config('app.tenant_ids', '{{{','.join(map(str, others))}}}', true)"
+            )
+            if lock_seconds is not None:
+                begin += f", set_config('lock_timeout', '{int(lock_seconds * 1000)}', true)"
+            await connection.execute(begin)
             yield tx
             await tx.finish()
             fail_points.reach(f"{role}.commit")

@@ -43,7 +43,7 @@ async def add_many(tx: Tx, messages: Iterable[Message]) -> None:
     """As `add`, for several."""
     rows = [_row(_traced(message)) for message in messages]
     if rows:
-        tx.at_the_end(_store).extend(rows)
+        tx.at_the_end(_store, for_all=True).extend(rows)
 
 
 async def store_now(tx: Tx) -> None:

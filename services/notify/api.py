@@ -283,6 +283,7 @@ async def _test(tx: Tx, runtime: Runtime[Any], row: Record) -> views.Queued:
     event_id, at = new_id(), await now_in(tx)
     tenant = await runtime.reference.tenant(tx.tenant_id)
     event = NewEvent(
+        tenant_id=tx.tenant_id,
         event_id=event_id,
         kind=TEST_TYPE,
         case_id=None,
@@ -292,6 +293,7 @@ async def _test(tx: Tx, runtime: Runtime[Any], row: Record) -> views.Queued:
         body={"endpoint_id": str(endpoint_id)},
     )
     new = NewDelivery(
+        tenant_id=tx.tenant_id,
         event_id=event_id,
         delivery_id=delivery_id(tx.tenant_id, event_id, TEST_RULE, SUBSCRIBERS, str(endpoint_id), "webhook"),
         case_id=None,
@@ -303,7 +305,7 @@ async def _test(tx: Tx, runtime: Runtime[Any], row: Record) -> views.Queued:
         at=at,
         due_at=at,
     )
-    await store(tx, runtime, [event], [new], sandbox=tenant.sandbox)
+    await store(tx, runtime, [event], [new], sandboxes=[tx.tenant_id] if tenant.sandbox else [])
     return views.Queued(delivery_id=new.delivery_id)
 
 

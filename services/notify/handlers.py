@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -72,9 +72,11 @@ class Telling(Struct, frozen=True):
 class Gathered(Struct):
     """What is known of a group of messages once its entries are stored."""
 
-    new: set[tuple[UUID, int]]  # case and seq of entries that had not arrived before, and are still to be looked at
-    cases: list[UUID]  # that the group is about
-    timelines: dict[UUID, Timeline] | None = None
+    new: set[
+        tuple[UUID, UUID, int]
+    ]  # tenant, case and seq of entries that had not arrived before, and are still to be looked at
+    cases: dict[UUID, list[UUID]]  # of each tenant, that the group is about
+    timelines: dict[UUID, dict[UUID, Timeline]] = {}  # of a tenant's cases, once they were asked for
 
 
 class Happening(Struct, frozen=True, kw_only=True):
@@ -130,17 +132,22 @@ class Handlers:
     async def gather(self, messages: Sequence[Any], tx: Tx) -> None:
         """Store the entries of a group of messages in one statement."""
         entries = [each for each in messages if isinstance(each, EntryAppended)]
+        cases: dict[UUID, dict[UUID, None]] = {}
+        for each in messages:
+            if not isinstance(each, ClockSettled):
+                cases.setdefault(each.tenant_id, {})[each.case_id] = None
         tx.kept[GATHERED] = Gathered(
-            new=await repository.add_entries(tx, tx.tenant_id, entries) if entries else set(),
-            cases=list({each.case_id for each in messages if not isinstance(each, ClockSettled)}),
+            new=await repository.add_entries(tx, entries) if entries else set(),
+            cases={tenant_id: list(of_tenant) for tenant_id, of_tenant in cases.items()},
         )
 
     async def on_entry(self, message: EntryAppended, tx: Tx) -> None:
         entry = message.entry
         new = _gathered(tx).new
-        if (message.case_id, entry.seq) not in new:
+        line = (message.tenant_id, message.case_id, entry.seq)
+        if line not in new:
             return
-        new.discard((message.case_id, entry.seq))
+        new.discard(line)
         await self._tell(
             Happening(
                 message=message,
@@ -211,6 +218,7 @@ class Handlers:
             return
         message = what.message
         event = NewEvent(
+            tenant_id=tx.tenant_id,
             event_id=message.message_id,
             kind=names[0],
             case_id=what.case_id,
@@ -219,7 +227,7 @@ class Handlers:
             at=what.moment.at,
             body=_told(message),
         )
-        tx.at_the_end(self._store).append(Telling(event, wanted, tenant.sandbox, traceparent()))
+        tx.at_the_end(self._store, for_all=True).append(Telling(event, wanted, tenant.sandbox, traceparent()))
 
     async def _store(self, tx: Tx, told: Sequence[Telling]) -> None:
         """Store what a transaction's messages call for in one statement, and tell what is over already."""
@@ -228,7 +236,7 @@ class Handlers:
             self._runtime,
             [each.event for each in told],
             [delivery for each in told for delivery in each.deliveries],
-            sandbox=told[0].sandbox,
+            sandboxes={each.event.tenant_id for each in told if each.sandbox},
             traces={each.event.event_id: each.traceparent for each in told},
         )
         fail_points.reach("notify.stored")
@@ -296,9 +304,11 @@ class Handlers:
                 entries=(what.message.entry,),
             )
         gathered = _gathered(tx)
-        if gathered.timelines is None:
-            gathered.timelines = await repository.timelines(tx, tx.tenant_id, gathered.cases)
-        return gathered.timelines.get(what.case_id, NOTHING_YET)
+        known = gathered.timelines.get(tx.tenant_id)
+        if known is None:
+            known = await repository.timelines(tx, tx.tenant_id, gathered.cases[tx.tenant_id])
+            gathered.timelines[tx.tenant_id] = known
+        return known.get(what.case_id, NOTHING_YET)
 
     async def _case(self, what: Happening, timeline: Timeline, tenant_id: UUID) -> Case:
         """The case as it was at the moment."""
@@ -345,6 +355,7 @@ class Handlers:
             state, reason = "suppressed", "silent"
         message = what.message
         return NewDelivery(
+            tenant_id=message.tenant_id,
             event_id=message.message_id,
             delivery_id=delivery_id(message.tenant_id, message.message_id, rule, audience, addressee, channel),
             case_id=what.case_id,
@@ -433,15 +444,16 @@ async def store(
     events: Sequence[NewEvent],
     deliveries: Sequence[NewDelivery],
     *,
-    sandbox: bool,
+    sandboxes: Collection[UUID],
     traces: Mapping[UUID, str | None] = MappingProxyType({}),
 ) -> None:
     """Store events with their deliveries, wake the sender for what is queued, and tell what became of the rest.
 
     Args:
+        sandboxes: those of the tenants that are sandboxes.
         traces: what each event belongs to, so that what is told of it later is found under it.
     """
-    rows = await repository.add_deliveries(tx, tx.tenant_id, events, deliveries, sandbox=sandbox)
+    rows = await repository.add_deliveries(tx, events, deliveries, sandboxes=sandboxes)
     wanted = {each.delivery_id: each for each in deliveries}
     over: Counter[tuple[str, str]] = Counter()
     for row in rows:
@@ -450,7 +462,7 @@ async def store(
         delivery = wanted[row["delivery_id"]]
         at = delivery.at
         if row["state"] == "dead":  # decided here and now
-            at = delivery.due_at if sandbox else row["now"]
+            at = delivery.due_at if delivery.tenant_id in sandboxes else row["now"]
             over[row["channel"], row["reason"]] += 1
         await tell(tx, row, at, traces.get(delivery.event_id))
     if any(row["state"] == "queued" for row in rows):

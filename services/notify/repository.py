@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from itertools import groupby
 from operator import itemgetter
@@ -21,10 +21,10 @@ from shared.messages import EntryAppended
 
 ADD_ENTRIES = """
 INSERT INTO entry (tenant_id, case_id, seq, case_kind, policy_version, number, silent, body)
-SELECT $1, *
-  FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::integer[], $6::text[], $7::boolean[], $8::jsonb[])
+SELECT *
+  FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::integer[], $6::text[], $7::boolean[], $8::jsonb[])
     ON CONFLICT (tenant_id, case_id, seq) DO NOTHING
-RETURNING case_id, seq"""
+RETURNING tenant_id, case_id, seq"""
 
 TIMELINES = """
 SELECT case_id, seq, case_kind, policy_version, number, body
@@ -51,11 +51,11 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
         return self.entries[-1].seq if self.entries else 0
 
 
-async def add_entries(tx: Tx, tenant_id: UUID, messages: Sequence[EntryAppended]) -> set[tuple[UUID, int]]:
-    """Store lines, each once; return case and seq of those that were new."""
+async def add_entries(tx: Tx, messages: Sequence[EntryAppended]) -> set[tuple[UUID, UUID, int]]:
+    """Store lines, each once, of any of the transaction's tenants; return tenant, case and seq of those that were new."""
     rows = await tx.fetch(
         ADD_ENTRIES,
-        tenant_id,
+        [each.tenant_id for each in messages],
         [each.case_id for each in messages],
         [each.entry.seq for each in messages],
         [each.case_kind for each in messages],
@@ -64,7 +64,7 @@ async def add_entries(tx: Tx, tenant_id: UUID, messages: Sequence[EntryAppended]
         [each.silent for each in messages],
         [each.entry for each in messages],
     )
-    return {(row["case_id"], row["seq"]) for row in rows}
+    return {(row["tenant_id"], row["case_id"], row["seq"]) for row in rows}
 
 
 async def timelines(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> dict[UUID, Timeline]:
@@ -101,22 +101,23 @@ async def case_seq(tx: Tx, tenant_id: UUID, case_id: UUID) -> int | None:
 ADD_DELIVERIES = """
 WITH told AS (
     INSERT INTO event (tenant_id, event_id, type, case_id, number, source, at, body)
-    SELECT $1, *
-      FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[])
+    SELECT *
+      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[])
         ON CONFLICT (tenant_id, event_id) DO NOTHING
 ), wanted AS (
     SELECT new.*,
            new.state = 'queued' AND new.channel <> 'webhook' AND NOT EXISTS (
                SELECT
                  FROM provider
-                WHERE provider.tenant_id = $1 AND provider.channel = new.channel AND provider.active) AS is_unsendable
-      FROM unnest($9::uuid[], $10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::text[], $15::text[], $16::integer[], $17::jsonb[],
-                  $18::text[], $19::text[], $20::timestamptz[], $21::timestamptz[])
-        AS new (event_id, delivery_id, case_id, rule, audience, addressee, channel, policy_version, fields, state, reason, at, due_at)
+                WHERE provider.tenant_id = new.tenant_id AND provider.channel = new.channel AND provider.active) AS is_unsendable
+      FROM unnest($9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[], $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[],
+                  $18::jsonb[], $19::text[], $20::text[], $21::timestamptz[], $22::timestamptz[])
+        AS new (tenant_id, event_id, delivery_id, case_id, rule, audience, addressee, channel, policy_version, fields, state, reason, at,
+                due_at)
 ), added AS (
     INSERT INTO delivery (tenant_id, delivery_id, event_id, case_id, rule, audience, addressee, channel, policy_version,
                           fields, state, reason, at, due_at, ended_at)
-    SELECT $1, delivery_id, event_id, case_id, rule, audience, addressee, channel, policy_version, fields,
+    SELECT tenant_id, delivery_id, event_id, case_id, rule, audience, addressee, channel, policy_version, fields,
            CASE WHEN is_unsendable THEN 'dead' ELSE state END, CASE WHEN is_unsendable THEN 'no_provider' ELSE reason END, at, due_at,
            CASE WHEN is_unsendable OR state NOT IN ('queued', 'held') THEN clock_timestamp() END
       FROM wanted
@@ -124,9 +125,9 @@ WITH told AS (
     RETURNING tenant_id, delivery_id, case_id, rule, audience, channel, state, reason, attempts, round, due_at
 ), queued AS (
     INSERT INTO delivery_queue (tenant_id, delivery_id, wake_at, held_until)
-    SELECT $1, delivery_id,
-           CASE WHEN state = 'queued' THEN clock_timestamp() WHEN $22 THEN 'infinity' ELSE due_at END,
-           CASE WHEN state = 'held' AND $22 THEN due_at END
+    SELECT tenant_id, delivery_id,
+           CASE WHEN state = 'queued' THEN clock_timestamp() WHEN tenant_id = ANY ($23::uuid[]) THEN 'infinity' ELSE due_at END,
+           CASE WHEN state = 'held' AND tenant_id = ANY ($23::uuid[]) THEN due_at END
       FROM added
      WHERE state IN ('queued', 'held')
 )
@@ -213,6 +214,7 @@ RETURNING delivery_id"""
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that somebody is told of."""
 
+    tenant_id: UUID
     event_id: UUID
     kind: str
     case_id: UUID | None
@@ -223,6 +225,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    tenant_id: UUID
     event_id: UUID
     delivery_id: UUID
     case_id: UUID | None
@@ -239,16 +242,17 @@ class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def add_deliveries(
-    tx: Tx, tenant_id: UUID, events: Sequence[NewEvent], deliveries: Sequence[NewDelivery], *, sandbox: bool
+    tx: Tx, events: Sequence[NewEvent], deliveries: Sequence[NewDelivery], *, sandboxes: Collection[UUID]
 ) -> list[Record]:
-    """Store events and deliveries that are not there yet, and queue those to be sent; return the new deliveries as they are.
+    """Store events and deliveries that are not there yet, of any of the transaction's tenants, and queue those to be sent; return the new
+    deliveries as they are.
 
     A held one of a live tenant wakes by itself; a sandbox's waits for its clock to settle. One that would be queued for a channel without a
     provider is dead at once.
     """
     return await tx.fetch(
         ADD_DELIVERIES,
-        tenant_id,
+        [each.tenant_id for each in events],
         [each.event_id for each in events],
         [each.kind for each in events],
         [each.case_id for each in events],
@@ -256,6 +260,7 @@ async def add_deliveries(
         [each.source for each in events],
         [each.at for each in events],
         [each.body for each in events],
+        [each.tenant_id for each in deliveries],
         [each.event_id for each in deliveries],
         [each.delivery_id for each in deliveries],
         [each.case_id for each in deliveries],
@@ -269,7 +274,7 @@ async def add_deliveries(
         [each.reason for each in deliveries],
         [each.at for each in deliveries],
         [each.due_at for each in deliveries],
-        sandbox,
+        list(sandboxes),
     )
 
 

@@ -122,6 +122,7 @@ class Writer:
         """Give each member a delivery of his or her own, under ids derived from this one."""
         children = [
             NewDelivery(
+                tenant_id=claim.tenant_id,
                 event_id=delivery.event_id,
                 delivery_id=delivery_id(
                     claim.tenant_id, delivery.event_id, delivery.rule, delivery.audience, staff_id, delivery.channel
@@ -143,7 +144,7 @@ class Writer:
         async with self._runtime.db.worker_tx(claim.tenant_id) as tx:
             if await repository.holds(tx, claim) is None:
                 return
-            await store(tx, self._runtime, [], children, sandbox=tenant.sandbox)
+            await store(tx, self._runtime, [], children, sandboxes=[claim.tenant_id] if tenant.sandbox else [])
             await self._recorder.end(tx, claim, delivery, tenant, Ended("expanded", ""))
 
     # -- what became of earlier attempts -------------------------------------------------------------------------------------

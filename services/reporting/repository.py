@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -23,78 +24,80 @@ from shared.messages import (
     StandingChanged,
 )
 
-# --- what is told: collected, and stored at the end of the transaction, all of a kind in one statement in the order of its key. Each also
-# notes that the facts of the cases are out of date, as far as it was news: at once, or after some seconds ("note in").
+# --- what is told: collected, and stored at the end of the transaction, all of a kind and of all tenants in one statement in the order of
+# its key. Each also notes that the facts of the cases are out of date, as far as it was news: at once, or after some seconds ("note in").
 
 ADD_ENTRIES = """
 WITH told AS (
     INSERT INTO entry (tenant_id, case_id, seq, case_kind, number, source, body)
-    SELECT $1, case_id, seq, case_kind, number, source, body::jsonb
-      FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])
-           AS new(case_id, seq, case_kind, number, source, body)
+    SELECT tenant_id, case_id, seq, case_kind, number, source, body::jsonb
+      FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])
+           AS new(tenant_id, case_id, seq, case_kind, number, source, body)
     ON CONFLICT (tenant_id, case_id, seq) DO UPDATE
        SET number = greatest(entry.number, excluded.number), source = greatest(entry.source, excluded.source)
      WHERE entry.number < excluded.number OR entry.source < excluded.source
-    RETURNING case_id, seq),
+    RETURNING tenant_id, case_id, seq),
 noted AS (
     INSERT INTO stale (tenant_id, case_id, not_before)
-    SELECT $1, told.case_id,
-           min(CASE WHEN $8::float8 > 0 AND (standing.seq IS NULL OR standing.seq < told.seq)
+    SELECT tenant_id, case_id,
+           min(CASE WHEN $8::float8 > 0 AND (seen IS NULL OR seen < seq)
                     THEN clock_timestamp() + make_interval(secs => $8) ELSE '-infinity' END)
-      FROM told
-      LEFT JOIN standing ON standing.tenant_id = $1 AND standing.case_id = told.case_id
-     GROUP BY told.case_id
-    RETURNING not_before)
-SELECT EXISTS (SELECT 1 FROM noted WHERE not_before = '-infinity')"""
+      FROM (SELECT told.*, (SELECT standing.seq
+                              FROM standing
+                             WHERE standing.tenant_id = told.tenant_id AND standing.case_id = told.case_id) AS seen
+              FROM told) AS looked
+     GROUP BY tenant_id, case_id
+    RETURNING tenant_id, not_before)
+SELECT DISTINCT tenant_id FROM noted WHERE not_before = '-infinity'"""
 
 PUT_STANDINGS = """
 WITH told AS (
     INSERT INTO standing (tenant_id, case_id, seq, now, message_id, body)
-    SELECT $1, case_id, seq, now, message_id, body::jsonb
-      FROM unnest($2::uuid[], $3::integer[], $4::timestamptz[], $5::uuid[], $6::text[])
-           AS new(case_id, seq, now, message_id, body)
+    SELECT tenant_id, case_id, seq, now, message_id, body::jsonb
+      FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::timestamptz[], $5::uuid[], $6::text[])
+           AS new(tenant_id, case_id, seq, now, message_id, body)
     ON CONFLICT (tenant_id, case_id) DO UPDATE
        SET seq = excluded.seq, now = excluded.now, message_id = excluded.message_id, body = excluded.body
      WHERE (standing.seq, standing.now, standing.message_id) < (excluded.seq, excluded.now, excluded.message_id)
-    RETURNING case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT $1, case_id FROM told"""
+    RETURNING tenant_id, case_id)
+INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told"""
 
 PUT_ANNOUNCEMENTS = """
 WITH told AS (
     INSERT INTO announcement (tenant_id, case_id, key, effect, is_withdrawn)
-    SELECT $1, case_id, key, effect::jsonb, is_withdrawn
-      FROM unnest($2::uuid[], $3::text[], $4::text[], $5::boolean[]) AS new(case_id, key, effect, is_withdrawn)
+    SELECT tenant_id, case_id, key, effect::jsonb, is_withdrawn
+      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::boolean[]) AS new(tenant_id, case_id, key, effect, is_withdrawn)
     ON CONFLICT (tenant_id, case_id, key) DO UPDATE
        SET is_withdrawn = true
      WHERE excluded.is_withdrawn AND NOT announcement.is_withdrawn
-    RETURNING case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT $1, case_id FROM told GROUP BY case_id"""
+    RETURNING tenant_id, case_id)
+INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told GROUP BY tenant_id, case_id"""
 
 ADD_POSTINGS = """
 WITH told AS (
     INSERT INTO posting (tenant_id, posting_id, case_id, kind, currency, difference_minor)
-    SELECT $1, posting_id, case_id, kind, currency, difference_minor
-      FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
-           AS new(posting_id, case_id, kind, currency, difference_minor)
+    SELECT tenant_id, posting_id, case_id, kind, currency, difference_minor
+      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
+           AS new(tenant_id, posting_id, case_id, kind, currency, difference_minor)
     ON CONFLICT (tenant_id, posting_id) DO NOTHING
-    RETURNING case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT $1, case_id FROM told GROUP BY case_id"""
+    RETURNING tenant_id, case_id)
+INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told GROUP BY tenant_id, case_id"""
 
 # The states in the order in which a delivery goes through them settle what was told at one instant.
 PUT_DELIVERIES = """
 WITH told AS (
     INSERT INTO delivery (tenant_id, delivery_id, case_id, channel, state, attempts, at)
-    SELECT $1, delivery_id, case_id, channel, state, attempts, at
-      FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
-           AS new(delivery_id, case_id, channel, state, attempts, at)
+    SELECT tenant_id, delivery_id, case_id, channel, state, attempts, at
+      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
+           AS new(tenant_id, delivery_id, case_id, channel, state, attempts, at)
     ON CONFLICT (tenant_id, delivery_id) DO UPDATE
        SET state = excluded.state, attempts = excluded.attempts, at = excluded.at
      WHERE (delivery.at, delivery.attempts, array_position($8::text[], delivery.state))
          < (excluded.at, excluded.attempts, array_position($8::text[], excluded.state))
-    RETURNING case_id)
+    RETURNING tenant_id, case_id)
 INSERT INTO stale (tenant_id, case_id, not_before)
-SELECT $1, case_id, CASE WHEN $9::float8 > 0 THEN clock_timestamp() + make_interval(secs => $9) ELSE '-infinity' END
-  FROM told WHERE case_id IS NOT NULL GROUP BY case_id"""
+SELECT tenant_id, case_id, CASE WHEN $9::float8 > 0 THEN clock_timestamp() + make_interval(secs => $9) ELSE '-infinity' END
+  FROM told WHERE case_id IS NOT NULL GROUP BY tenant_id, case_id"""
 
 DELIVERY_STATES = ["suppressed", "queued", "held", "sent", "failed", "dead", "delivered"]
 
@@ -121,80 +124,83 @@ class Book:
         self._put_off = put_off
 
     async def add_entry(self, tx: Tx, message: EntryAppended | ComplaintReceived) -> None:
-        tx.at_the_end(self._store_entries).append(message)
+        tx.at_the_end(self._store_entries, for_all=True).append(message)
 
     async def put_standing(self, tx: Tx, message: StandingChanged) -> None:
-        tx.at_the_end(_store_standings).append(message)
-        self._hurry(tx)
+        tx.at_the_end(_store_standings, for_all=True).append(message)
+        self._hurry(tx, [tx.tenant_id])
 
     async def put_announcement(self, tx: Tx, message: AnnouncementMade) -> None:
-        tx.at_the_end(_store_announcements).append(message)
-        self._hurry(tx)
+        tx.at_the_end(_store_announcements, for_all=True).append(message)
+        self._hurry(tx, [tx.tenant_id])
 
     async def add_posting(self, tx: Tx, message: PenaltyPosted) -> None:
-        tx.at_the_end(_store_postings).append(message)
-        self._hurry(tx)
+        tx.at_the_end(_store_postings, for_all=True).append(message)
+        self._hurry(tx, [tx.tenant_id])
 
     async def put_delivery(self, tx: Tx, message: DeliveryChanged) -> None:
-        tx.at_the_end(self._store_deliveries).append(message)
+        tx.at_the_end(self._store_deliveries, for_all=True).append(message)
 
-    def _hurry(self, tx: Tx) -> None:
-        tx.after_commit(lambda: self._wake(tx.tenant_id))
+    def _hurry(self, tx: Tx, tenants: Iterable[UUID]) -> None:
+        for tenant_id in tenants:
+            tx.after_commit(partial(self._wake, tenant_id))
 
     async def _store_entries(self, tx: Tx, messages: Sequence[EntryAppended | ComplaintReceived]) -> None:
-        new: dict[tuple[UUID, int], tuple[UUID, int, str, str, str, str]] = {}
+        new: dict[tuple[UUID, UUID, int], tuple[UUID, UUID, int, str, str, str, str]] = {}
         for message in messages:
-            key = (message.case_id, message.entry.seq)
+            key = (message.tenant_id, message.case_id, message.entry.seq)
             number, source, body = message.number, message.source, _text(message.entry)
             if key in new:
-                number, source, body = max(number, new[key][3]), max(source, new[key][4]), new[key][5]
+                number, source, body = max(number, new[key][4]), max(source, new[key][5]), new[key][6]
             new[key] = (*key, message.case_kind, number, source, body)
-        if await tx.fetchval(ADD_ENTRIES, tx.tenant_id, *_columns(new), self.patience):
-            self._hurry(tx)
+        rows = await tx.fetch(ADD_ENTRIES, *_columns(new), self.patience)
+        self._hurry(tx, [row["tenant_id"] for row in rows])
         if self.patience:
             tx.after_commit(lambda: self._put_off(self.patience))
 
     async def _store_deliveries(self, tx: Tx, messages: Sequence[DeliveryChanged]) -> None:
-        newest: dict[UUID, DeliveryChanged] = {}
+        newest: dict[tuple[UUID, UUID], DeliveryChanged] = {}
         for message in messages:
-            known = newest.setdefault(message.delivery_id, message)
+            key = (message.tenant_id, message.delivery_id)
+            known = newest.setdefault(key, message)
             if _delivery_place(known) < _delivery_place(message):
-                newest[message.delivery_id] = message
+                newest[key] = message
         rows = {
-            each.delivery_id: (each.delivery_id, each.case_id, each.channel, each.state, each.attempts, each.at)
-            for each in newest.values()
+            key: (*key, each.case_id, each.channel, each.state, each.attempts, each.at) for key, each in newest.items()
         }
-        await tx.execute(PUT_DELIVERIES, tx.tenant_id, *_columns(rows), DELIVERY_STATES, self.patience)
+        await tx.execute(PUT_DELIVERIES, *_columns(rows), DELIVERY_STATES, self.patience)
         if self.patience:
             tx.after_commit(lambda: self._put_off(self.patience))
         else:
-            self._hurry(tx)
+            self._hurry(tx, {each.tenant_id for each in messages})
 
 
 async def _store_standings(tx: Tx, messages: Sequence[StandingChanged]) -> None:
-    newest: dict[UUID, StandingChanged] = {}
+    newest: dict[tuple[UUID, UUID], StandingChanged] = {}
     for message in messages:
-        known = newest.setdefault(message.case_id, message)
+        key = (message.tenant_id, message.case_id)
+        known = newest.setdefault(key, message)
         if (known.seq, known.now, known.message_id) < (message.seq, message.now, message.message_id):
-            newest[message.case_id] = message
-    rows = {case_id: (case_id, each.seq, each.now, each.message_id, _text(each)) for case_id, each in newest.items()}
-    await tx.execute(PUT_STANDINGS, tx.tenant_id, *_columns(rows))
+            newest[key] = message
+    rows = {key: (*key, each.seq, each.now, each.message_id, _text(each)) for key, each in newest.items()}
+    await tx.execute(PUT_STANDINGS, *_columns(rows))
 
 
 async def _store_announcements(tx: Tx, messages: Sequence[AnnouncementMade]) -> None:
-    rows: dict[tuple[UUID, str], tuple[UUID, str, str, bool]] = {}
+    rows: dict[tuple[UUID, UUID, str], tuple[UUID, UUID, str, str, bool]] = {}
     for message in messages:
-        key = (message.case_id, message.effect.key)
+        key = (message.tenant_id, message.case_id, message.effect.key)
         if key not in rows:
             rows[key] = (*key, _text(message.effect), message.withdrawn)
         elif message.withdrawn:
-            rows[key] = (*rows[key][:3], True)
-    await tx.execute(PUT_ANNOUNCEMENTS, tx.tenant_id, *_columns(rows))
+            rows[key] = (*rows[key][:4], True)
+    await tx.execute(PUT_ANNOUNCEMENTS, *_columns(rows))
 
 
 async def _store_postings(tx: Tx, messages: Sequence[PenaltyPosted]) -> None:
     rows = {
-        each.posting_id: (
+        (each.tenant_id, each.posting_id): (
+            each.tenant_id,
             each.posting_id,
             each.case_id,
             each.penalty.kind,
@@ -203,7 +209,7 @@ async def _store_postings(tx: Tx, messages: Sequence[PenaltyPosted]) -> None:
         )
         for each in messages
     }
-    await tx.execute(ADD_POSTINGS, tx.tenant_id, *_columns(rows))
+    await tx.execute(ADD_POSTINGS, *_columns(rows))
 
 
 def _columns(rows: Mapping[Any, Sequence[Any]]) -> list[list[Any]]:

@@ -41,7 +41,7 @@ class Handlers:
 
     async def before_complaints(self, messages: Sequence[ComplaintReceived | EntryRequested], tx: Tx) -> None:
         """Ask once for all new cases of a group what each begins with."""
-        new = [message.case_id for message in messages if isinstance(message, ComplaintReceived)]
+        new = [(message.tenant_id, message.case_id) for message in messages if isinstance(message, ComplaintReceived)]
         if len(new) > 1:
             await parts.of(self.runtime).desk.expect(tx, new)
 

@@ -156,9 +156,9 @@ class Desk:
 
     # -- beginning -------------------------------------------------------------------------------------------------------
 
-    async def expect(self, tx: Tx, case_ids: Sequence[UUID]) -> None:
-        """Ask once for what `begin_new` asks for each of these cases; NotYetError as there."""
-        tx.kept[STAMPS] = await clocks.stamp_together(tx, tx.tenant_id, case_ids)
+    async def expect(self, tx: Tx, new: Sequence[tuple[UUID, UUID]]) -> None:
+        """Ask once for what `begin_new` asks for each of these cases, given as (tenant, case)."""
+        tx.kept[STAMPS] = await clocks.stamp_together(tx, new)
 
     async def begin(self, tx: Tx, case_id: UUID, *, at: datetime | None = None) -> Writing | None:
         """Open a case under its row lock; None when the tenant has no such case.
@@ -187,7 +187,8 @@ class Desk:
 
     async def begin_new(self, tx: Tx, new: NewCase, first: Entry, *, at: datetime | None = None) -> Writing | None:
         """Open a case that does not exist, with its first line as given; None when it does."""
-        together: clocks.Stamps | None = tx.kept.get(STAMPS)
+        expected: dict[UUID, clocks.Stamps] = tx.kept.get(STAMPS, {})
+        together = expected.get(tx.tenant_id)
         stamp = together.take(new.case_id) if together is not None else None
         if stamp is None:
             stamp = await clocks.stamp(tx, tx.tenant_id, new.case_id)
@@ -347,6 +348,7 @@ class Desk:
                 subject_key=key_of_case,
             )
             made = Inserted(
+                tenant_id=tenant_id,
                 new=new,
                 entries=[entry],
                 columns=bare_columns(writing.policy),
@@ -354,7 +356,7 @@ class Desk:
                 wake_at=None,
                 sandbox=writing.sandbox,
             )
-            await cases.insert(tx, tenant_id, [made])
+            await cases.insert(tx, [made])
         else:
             await cases.grow_subject(tx, tenant_id, found, [entry])
         await outbox.add(
@@ -419,6 +421,7 @@ class Desk:
         wake_at = standing.next_at
         if writing.new is not None:
             made = Inserted(
+                tenant_id=writing.tenant_id,
                 new=writing.new,
                 entries=writing.added,
                 columns=found,
@@ -428,7 +431,7 @@ class Desk:
                 assigned=writing.assigned_to,
             )
             if at_the_end and not any(map(approving.requested, writing.added)):
-                writing.tx.at_the_end(_insert).append(made)
+                writing.tx.at_the_end(_insert, for_all=True).append(made)
             else:
                 await _insert(writing.tx, [made])
         else:
@@ -575,7 +578,7 @@ class Desk:
 
 
 async def _insert(tx: Tx, made: Sequence[Inserted]) -> None:
-    if not await cases.insert(tx, tx.tenant_id, made):
+    if not await cases.insert(tx, made):
         raise ChangedError()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.sla import repository
@@ -17,16 +17,21 @@ SERVICE = "sla"
 
 def consumers(runtime: Runtime[Any], wake: Callable[[], None]) -> list[Consumer]:
     async def on_entry(message: EntryAppended, tx: Tx) -> None:
-        await repository.add_entry(
-            tx,
-            message.tenant_id,
-            message.case_id,
-            message.case_kind,
-            message.policy_version,
-            message.number,
-            message.silent,
-            message.entry,
+        tx.at_the_end(store, for_all=True).append(
+            repository.Line(
+                message.tenant_id,
+                message.case_id,
+                message.entry.seq,
+                message.case_kind,
+                message.policy_version,
+                message.number,
+                message.silent,
+                message.entry,
+            )
         )
+
+    async def store(tx: Tx, lines: Sequence[repository.Line]) -> None:
+        await repository.add_entries(tx, lines)
         fail_points.reach("sla.entered")
         tx.after_commit(wake)
 

@@ -49,26 +49,47 @@ class Watched(Struct, frozen=True, kw_only=True):
     positions: dict[str, Position]
 
 
-ADD_ENTRY = """
-INSERT INTO timeline_entry (tenant_id, case_id, seq, entry)
-VALUES ($1, $2, $3, $4)
-ON CONFLICT (tenant_id, case_id, seq) DO NOTHING"""
-
-WATCH = """
+# Lines, each once, and their cases on the list of those to look at.
+ADD_ENTRIES = """
+WITH told AS (
+    SELECT *
+      FROM json_to_recordset($1::text::json)
+           AS t (tenant_id uuid, case_id uuid, seq integer, case_kind text, policy_version integer, number text, silent boolean,
+                 entry json)),
+lines AS (
+    INSERT INTO timeline_entry (tenant_id, case_id, seq, entry)
+    SELECT tenant_id, case_id, seq, entry
+      FROM told
+     ORDER BY tenant_id, case_id, seq
+    ON CONFLICT (tenant_id, case_id, seq) DO NOTHING)
 INSERT INTO watched_case AS c (tenant_id, case_id, case_kind, policy_version, number, silent, wake_at)
-VALUES ($1, $2, $3, $4, $5, $6, '1900-01-01 00:00:00+00')
+SELECT tenant_id, case_id, min(case_kind), (array_agg(policy_version ORDER BY seq))[1], max(number), bool_or(silent),
+       '1900-01-01 00:00:00+00'
+  FROM told
+ GROUP BY tenant_id, case_id
+ ORDER BY tenant_id, case_id
 ON CONFLICT (tenant_id, case_id) DO UPDATE
    SET wake_at = '1900-01-01 00:00:00+00',
        number = CASE WHEN c.number = '' THEN excluded.number ELSE c.number END,
        silent = c.silent OR excluded.silent"""
 
 
-async def add_entry(
-    tx: Tx, tenant_id: UUID, case_id: UUID, case_kind: str, policy_version: int, number: str, silent: bool, entry: Entry
-) -> None:
-    """Store one line, once, and have the case looked at."""
-    await tx.execute(ADD_ENTRY, tenant_id, case_id, entry.seq, msgspec.to_builtins(entry))
-    await tx.execute(WATCH, tenant_id, case_id, case_kind, policy_version, number, silent)
+class Line(Struct, frozen=True, gc=False):
+    """One line of a timeline, as it is told."""
+
+    tenant_id: UUID
+    case_id: UUID
+    seq: int
+    case_kind: str
+    policy_version: int
+    number: str
+    silent: bool
+    entry: Entry
+
+
+async def add_entries(tx: Tx, lines: Sequence[Line]) -> None:
+    """Store lines, each once, and have their cases looked at; of any of the transaction's tenants."""
+    await tx.execute(ADD_ENTRIES, _json(lines))
 
 
 SET_TICK = """

@@ -39,9 +39,10 @@ SELECT json_agg(json_build_object('seq', seq, 'kind', kind, 'at', at, 'by', by, 
 INSERT_CASES = """
 WITH new AS (
     SELECT *
-      FROM json_to_recordset($2::json) AS c(
-           case_id uuid, kind text, number text, subject_key text, year integer, source text, silent boolean, duplicate_of uuid,
-           policy_version integer, current_policy_version integer, version integer, state text, closed boolean, outcome text,
+      FROM json_to_recordset($1::json) AS c(
+           tenant_id uuid, case_id uuid, kind text, number text, subject_key text, year integer, source text, silent boolean,
+           duplicate_of uuid, policy_version integer, current_policy_version integer, version integer, state text, closed boolean,
+           outcome text,
            class_kind text, category text, severity text, priority text, rank integer, respondent text, owner_unit text,
            owner_role text, owner_staff text, received_at timestamptz, changed_at timestamptz, due_at timestamptz,
            breached_at timestamptz, provisional boolean, creates integer, wake_at timestamptz, sandbox boolean)),
@@ -50,33 +51,34 @@ made AS (
                         current_policy_version, version, state, closed, outcome, class_kind, category, severity, priority, rank,
                         respondent, owner_unit, owner_role, owner_staff, received_at, changed_at, due_at, breached_at, provisional,
                         creates)
-    SELECT $1, case_id, kind, number, subject_key, year, source, silent, duplicate_of, policy_version, current_policy_version, version,
-           state, closed, outcome, class_kind, category, severity, priority, rank, respondent, owner_unit, owner_role, owner_staff,
-           received_at, changed_at, due_at, breached_at, provisional, creates
+    SELECT tenant_id, case_id, kind, number, subject_key, year, source, silent, duplicate_of, policy_version,
+           current_policy_version, version, state, closed, outcome, class_kind, category, severity, priority, rank, respondent,
+           owner_unit, owner_role, owner_staff, received_at, changed_at, due_at, breached_at, provisional, creates
       FROM new
-     ORDER BY case_id
+     ORDER BY tenant_id, case_id
         ON CONFLICT DO NOTHING
-    RETURNING case_id),
+    RETURNING tenant_id, case_id),
 lines AS (
     INSERT INTO entry (tenant_id, case_id, seq, kind, at, by, data, counts, key)
-    SELECT $1, made.case_id, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
-      FROM unnest($3::uuid[], $4::text[]) AS line(case_id, entry)
-      JOIN made ON made.case_id = line.case_id
+    SELECT made.tenant_id, made.case_id, e.seq, e.kind, e.at, e.by, e.data, e.counts, e.key
+      FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS line(tenant_id, case_id, entry)
+      JOIN made ON made.tenant_id = line.tenant_id AND made.case_id = line.case_id
      CROSS JOIN LATERAL json_to_record(line.entry::json)
                      AS e(seq integer, kind text, at timestamptz, by json, data json, counts json, key text)),
 named AS (
     INSERT INTO assignment (tenant_id, assignment_id, case_id, seq, unit, role, staff_id, part, in_place_of, rule, clause, named,
                             assigned_at)
-    SELECT $1, a.assignment_id, made.case_id, a.seq, a.unit, a.role, a.staff_id, a.part, a.in_place_of, a.rule, a.clause, a.named,
-           a.assigned_at
-      FROM json_to_recordset($5::json) AS a(case_id uuid, assignment_id uuid, seq integer, unit text, role text, staff_id text,
-                                            part text, in_place_of text, rule text, clause json, named text, assigned_at timestamptz)
-      JOIN made ON made.case_id = a.case_id),
+    SELECT made.tenant_id, a.assignment_id, made.case_id, a.seq, a.unit, a.role, a.staff_id, a.part, a.in_place_of, a.rule, a.clause,
+           a.named, a.assigned_at
+      FROM json_to_recordset($5::json) AS a(tenant_id uuid, case_id uuid, assignment_id uuid, seq integer, unit text, role text,
+                                            staff_id text, part text, in_place_of text, rule text, clause json, named text,
+                                            assigned_at timestamptz)
+      JOIN made ON made.tenant_id = a.tenant_id AND made.case_id = a.case_id),
 woken AS (
     INSERT INTO wake_up (tenant_id, case_id, wake_at, sandbox)
-    SELECT $1, made.case_id, new.wake_at, new.sandbox
+    SELECT made.tenant_id, made.case_id, new.wake_at, new.sandbox
       FROM new
-      JOIN made ON made.case_id = new.case_id
+      JOIN made ON made.tenant_id = new.tenant_id AND made.case_id = new.case_id
      WHERE new.wake_at IS NOT NULL)
 SELECT count(*) FROM made"""
 
@@ -199,6 +201,7 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
 class Inserted(msgspec.Struct, frozen=True, kw_only=True):
     """A new case with all that is stored of it at first."""
 
+    tenant_id: UUID
     new: NewCase
     entries: Sequence[Entry]
     columns: Columns
@@ -244,16 +247,20 @@ async def read(tx: Tx, tenant_id: UUID, case_id: UUID) -> Stored | None:
     return None if row is None else _stored(row)
 
 
-async def insert(tx: Tx, tenant_id: UUID, cases: Sequence[Inserted]) -> bool:
+async def insert(tx: Tx, cases: Sequence[Inserted]) -> bool:
     """Store new cases with their first entries and assignments; False when one of them is there already."""
-    lines = [(each.new.case_id, entry) for each in cases for entry in each.entries]
+    lines = [(each, entry) for each in cases for entry in each.entries]
     done: int = await tx.fetchval(
         INSERT_CASES,
-        tenant_id,
         [_row(each) for each in cases],
-        [case_id for case_id, _ in lines],
+        [case.tenant_id for case, _ in lines],
+        [case.new.case_id for case, _ in lines],
         [msgspec.json.encode(entry).decode() for _, entry in lines],
-        [each.assigned for each in cases if each.assigned is not None],
+        [
+            {"tenant_id": each.tenant_id, **msgspec.structs.asdict(each.assigned)}
+            for each in cases
+            if each.assigned is not None
+        ],
     )
     return done == len(cases)
 
@@ -261,6 +268,7 @@ async def insert(tx: Tx, tenant_id: UUID, cases: Sequence[Inserted]) -> bool:
 def _row(case: Inserted) -> dict[str, Any]:
     last = case.entries[-1]
     return {
+        "tenant_id": case.tenant_id,
         **msgspec.structs.asdict(case.new),
         **msgspec.structs.asdict(case.columns),
         "version": last.seq,

@@ -17,10 +17,17 @@ SELECT stamped_at, is_sandbox, (SELECT version FROM "case" WHERE tenant_id = $1 
        coalesce((SELECT revision FROM staff_revision WHERE tenant_id = $1), 0) AS staff_revision
   FROM stamp_now($1)"""
 
+# Each case is looked up by its key.
 STAMP_TOGETHER = """
-SELECT stamped_at, is_sandbox, coalesce((SELECT revision FROM staff_revision WHERE tenant_id = $1), 0) AS staff_revision,
-       ARRAY (SELECT case_id FROM "case" WHERE tenant_id = $1 AND case_id = ANY ($2::uuid[])) AS known
-  FROM stamp_now($1)"""
+SELECT asked.tenant_id, stamp.stamped_at, stamp.is_sandbox,
+       coalesce((SELECT revision FROM staff_revision WHERE staff_revision.tenant_id = asked.tenant_id), 0) AS staff_revision,
+       ARRAY (SELECT case_id
+                FROM (SELECT new.case_id,
+                             (SELECT version FROM "case" WHERE tenant_id = new.tenant_id AND case_id = new.case_id) AS version
+                        FROM unnest($2::uuid[], $3::uuid[]) AS new (tenant_id, case_id)) AS looked
+               WHERE version IS NOT NULL) AS known
+  FROM unnest($1::uuid[]) AS asked (tenant_id)
+ CROSS JOIN LATERAL stamp_now(asked.tenant_id) AS stamp"""
 
 TICK = """
 SELECT tick_live()"""
@@ -218,13 +225,23 @@ class Stamps:
         return self._stamp
 
 
-async def stamp_together(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> Stamps:
-    """As `stamp`, for several cases in one round trip; they share the instant."""
-    row = await tx.fetchrow(STAMP_TOGETHER, tenant_id, case_ids)
-    if row is None or row["is_sandbox"] is None or row["stamped_at"] is None:
-        raise NotYetError("the tenant has not arrived")
-    stamp = Stamp(row["stamped_at"].astimezone(UTC), row["is_sandbox"], None, row["staff_revision"])
-    return Stamps(stamp, set(case_ids) - set(row["known"]))
+async def stamp_together(tx: Tx, cases: Sequence[tuple[UUID, UUID]]) -> dict[UUID, Stamps]:
+    """As `stamp`, for several cases in one round trip, given as (tenant, case); those of a tenant share the instant.
+
+    A tenant that has not arrived is missing.
+    """
+    tenants = sorted({tenant_id for tenant_id, _ in cases})
+    rows = await tx.fetch(
+        STAMP_TOGETHER, tenants, [tenant_id for tenant_id, _ in cases], [case_id for _, case_id in cases]
+    )
+    return {
+        row["tenant_id"]: Stamps(
+            Stamp(row["stamped_at"].astimezone(UTC), row["is_sandbox"], None, row["staff_revision"]),
+            {case_id for tenant_id, case_id in cases if tenant_id == row["tenant_id"]} - set(row["known"]),
+        )
+        for row in rows
+        if row["is_sandbox"] is not None and row["stamped_at"] is not None
+    }
 
 
 async def tick(tx: Tx) -> datetime:

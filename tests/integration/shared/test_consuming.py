@@ -155,6 +155,33 @@ async def test_what_is_done_for_a_group_together_is_done_once_for_each_new_messa
         assert set(await stack.effects()) == {message.message_id for message in told[1:]}
 
 
+async def test_tenants_share_a_transaction_and_one_that_fails_leaves_it_to_the_others(stack: Stack) -> None:
+    began: dict[UUID, set[UUID]] = {}
+    tenants = [uuid4() for _ in range(5)]
+    bad = tenants[2]
+
+    async def noted(messages: Sequence[EntryRequested], tx: Tx) -> None:
+        for message in messages:
+            began[message.message_id] = {each.tenant_id for each in messages}
+
+    async def refuse(message: EntryRequested, tx: Tx) -> None:
+        assert tx.tenant_id == message.tenant_id
+        if message.kind == "withdrawn":
+            raise NotYetError
+        await record(message, tx)
+
+    told = [a_request(tenant) for _ in range(4) for tenant in tenants]
+    poison = a_request(bad, "withdrawn")
+    async with stack.service("intake") as intake:
+        await stack.tell(intake, *told[:10], poison, *told[10:])
+        async with stack.hearing(refuse, together=noted):
+            await until(lambda: applied(stack, 20))
+    assert set(await stack.effects()) == {message.message_id for message in told}
+    last = {message.tenant_id: began[message.message_id] for message in told}
+    assert last[bad] == {bad}, "those of the tenant at fault are taken one by one"
+    assert any(len(last[tenant]) > 1 for tenant in tenants if tenant != bad), "no transaction was shared"
+
+
 async def three(stack: Stack) -> list[Any]:
     letters = await dead(stack)
     return letters if len(letters) == 3 else []

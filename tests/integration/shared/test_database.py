@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +14,7 @@ import pytest
 
 import shared.database
 from shared import outbox
-from shared.database import Database, UnsafeServerError, check_durability, dsn_for, is_outage
+from shared.database import Database, Tx, UnsafeServerError, check_durability, dsn_for, is_outage
 from shared.errors import UnavailableError
 from shared.ids import new_id
 from shared.migrations import SERVICES
@@ -84,6 +84,45 @@ async def test_a_row_cannot_be_written_for_another_tenant(db: Database, statemen
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         async with db.api_tx(A) as tx:
             await tx.execute(statement.format(other=B))
+
+
+async def test_a_transaction_of_several_tenants_sees_and_writes_theirs_and_nobody_elses(db: Database) -> None:
+    c = UUID(int=0xC)
+    for tenant in (A, B, c):
+        async with db.worker_tx(tenant) as tx:
+            await tx.execute("INSERT INTO staff (tenant_id, staff_id, revision) VALUES ($1, 'wang', 1)", tenant)
+    async with db.worker_tx(A, B) as tx:
+        assert {row["tenant_id"] for row in await tx.fetch("SELECT tenant_id FROM staff")} == {A, B}
+        assert await tx.execute("UPDATE staff SET revision = 2") == "UPDATE 2"
+        assert [tx.of(tenant).tenant_id for tenant in (A, B)] == [A, B]
+        with pytest.raises(KeyError):
+            tx.of(c)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with db.worker_tx(A, B) as tx:
+            await tx.execute("INSERT INTO staff (tenant_id, staff_id, revision) VALUES ($1, 'li', 1)", c)
+    async with db.worker_tx(c) as tx:
+        assert [row["revision"] for row in await tx.fetch("SELECT revision FROM staff")] == [1]
+    with pytest.raises(TypeError):
+        async with db.worker_tx(A, "'}', true); --"):  # type: ignore[arg-type]
+            pass
+
+
+async def test_what_is_left_to_the_end_is_done_for_each_tenant_or_once_for_all(db: Database) -> None:
+    done: list[tuple[UUID, list[str]]] = []
+
+    async def store(tx: Tx, items: Sequence[str]) -> None:
+        done.append((tx.tenant_id, list(items)))
+
+    async def store_all(tx: Tx, items: Sequence[str]) -> None:
+        done.append((UUID(int=0), list(items)))
+
+    async with db.worker_tx(A, B) as tx:
+        for tenant in (A, B, A):
+            tx.of(tenant).at_the_end(store).append(str(tenant))
+            tx.of(tenant).at_the_end(store_all, for_all=True).append(str(tenant))
+        tx.of(A).kept["seen"] = True
+        assert tx.of(B).kept == {"seen": True}
+    assert done == [(A, [str(A)] * 2), (UUID(int=0), [str(A), str(B), str(A)]), (B, [str(B)])]
 
 
 async def test_a_row_cannot_be_moved_to_another_tenant(db: Database) -> None:
@@ -170,9 +209,12 @@ async def test_what_an_injection_sets_in_a_session_does_not_reach_the_next_trans
     await put_row(db, B)
     async with db.api_tx(A) as tx:
         await tx.execute(f"SELECT set_config('app.tenant_id', '{B}', false)")
+    async with db.worker_tx(A) as tx:
+        await tx.execute(f"SELECT set_config('app.tenant_ids', '{{{{{B}}}}}', false)")
     for _ in range(20):
-        async with db.api_tx(A) as tx:
-            assert [row["tenant_id"] for row in await tx.fetch("SELECT tenant_id FROM policy")] == [A]
+        for begun in (db.api_tx, db.worker_tx):
+            async with begun(A) as tx:
+                assert [row["tenant_id"] for row in await tx.fetch("SELECT tenant_id FROM policy")] == [A]
 
 
 async def test_leases_by_many_tenants_never_mix(db: Database) -> None:
