@@ -16,7 +16,7 @@ from msgspec import Struct
 from services.audit.findings import Findings
 from services.audit.journal import Asked, Line, requests
 from services.audit.provider import Taken
-from services.audit.sources import Evidence
+from services.audit.sources import LONGEST_PAUSE, Evidence
 from services.audit.streams import Stream, Streams
 from services.audit.told import Told, gather
 
@@ -95,6 +95,7 @@ class Look:
         self.receipts = receipts
         self.findings = findings
         self.misplaced: set[UUID] = set()
+        self.longest_pause = LONGEST_PAUSE
 
     async def rows(self, query: str, *arguments: Any) -> Sequence[Any]:
         found: Sequence[Any] = await self.connection.fetch(query, *arguments)
@@ -140,6 +141,7 @@ async def open_look(evidence: Evidence, *, with_streams: bool = True) -> tuple[a
                 held = {} if streams is None else await streams.read()
             with findings.part("rows"):
                 look = await look_at(connection, told, held, lines, evidence.record(), findings)
+                look.longest_pause = evidence.longest_pause
         except BaseException:
             await connection.close()
             raise

@@ -21,8 +21,6 @@ MOST_WITHOUT_KEYS: Final = 2
 EVENT_RULE: Final = "event"
 TEST_RULE: Final = "test"
 LATE: Final = timedelta(seconds=30)
-LONGEST_PAUSE: Final = timedelta(hours=30)
-"""Between two calls, by all that notify says of its pauses."""
 
 DELIVERIES: Final = """
 SELECT d.tenant_id, d.delivery_id, d.event_id, d.rule, d.channel, d.audience, d.addressee, d.state, d.reason, d.attempts, d.round,
@@ -185,7 +183,7 @@ def _fault(look: Look, row: Any, attempts: list[Attempt], clocks: dict[UUID, Any
 def _waits_its_turn(look: Look, row: Any, attempts: list[Attempt]) -> bool:
     """Whether somebody has called in vain, and is to call again later: the pauses grow, and one may last longer than our patience."""
     has_failed = bool(attempts) and attempts[-1].outcome in ("unavailable", "unknown")
-    return row["state"] == "queued" and has_failed and look.now < row["wake_at"] < look.now + LONGEST_PAUSE
+    return row["state"] == "queued" and has_failed and look.now < row["wake_at"] < look.now + look.longest_pause
 
 
 def _held(look: Look, row: Any, clocks: dict[UUID, Any]) -> tuple[str, bool] | None:

@@ -9,10 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from services.audit.notices import LONGEST_PAUSE, Attempt, _fault
+from services.audit.notices import Attempt, _fault
+from services.audit.sources import LONGEST_PAUSE
 
 NOW = datetime(2026, 9, 1, 8, 0, tzinfo=UTC)
-LOOK: Any = SimpleNamespace(now=NOW)
+LOOK: Any = SimpleNamespace(now=NOW, longest_pause=LONGEST_PAUSE)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,11 @@ def test_a_pause_after_a_call_in_vain_is_no_loss(
     attempts = [Attempt(**ids, attempt=place, key=uuid4(), outcome=each) for place, each in enumerate(outcomes, 1)]
     row = {**ids, "state": "queued", "is_queued": True, "wake_at": NOW + wakes_in, "held_until": None}
     assert _fault(LOOK, row, attempts, {}) == (None if is_on_its_way else ("is queued", True))
+
+
+def test_where_pauses_are_short_a_long_one_is_a_loss() -> None:
+    ids = {"tenant_id": uuid4(), "delivery_id": uuid4()}
+    attempts = [Attempt(**ids, attempt=1, key=uuid4(), outcome="unavailable")]
+    row = {**ids, "state": "queued", "is_queued": True, "wake_at": NOW + timedelta(minutes=2), "held_until": None}
+    look: Any = SimpleNamespace(now=NOW, longest_pause=timedelta(minutes=1))
+    assert _fault(look, row, attempts, {}) == ("is queued", True)
