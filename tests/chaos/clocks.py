@@ -76,7 +76,8 @@ class Watches:
 class Clocks:
     """The last case of a run: time does not go back, so after a jump forth and back it stands still for an hour."""
 
-    name = "clocks jump"
+    name: Final = "clocks jump"
+    place: Final = "stack"
 
     def needs(self) -> str:
         return "" if compiler() else "a C compiler, for the library that moves a clock"

@@ -157,7 +157,7 @@ async def on_own_disk(world: World, name: str) -> AsyncIterator[tuple[Unit, Disk
     """Run NATS or PostgreSQL on a file system of its own for as long as the block lasts."""
     folder = world.stack.local.folder
     disk = Disk(folder / name, folder / f"{name}.image")
-    with world.stack.supervisor.held(name) as unit:
+    with world.stage("disk on"), world.stack.supervisor.held(name) as unit:
         await unit.stop()
         await asyncio.to_thread(disk.attach)
         await unit.start()
@@ -171,7 +171,7 @@ async def on_own_disk(world: World, name: str) -> AsyncIterator[tuple[Unit, Disk
         raise
     finally:
         if disk.is_attached:
-            with world.stack.supervisor.held(name):
+            with world.stage("disk off"), world.stack.supervisor.held(name):
                 disk.free()
                 await unit.stop()
                 await asyncio.to_thread(disk.detach)

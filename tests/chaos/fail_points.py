@@ -60,7 +60,8 @@ ONCE: Final = frozenset(("relay.leads", "relay.repaired"))
 
 
 class FailPoints:
-    name = "fail points"
+    name: Final = "fail points"
+    place: Final = "stack"
 
     def needs(self) -> str:
         return ""

@@ -26,7 +26,8 @@ AT_ONCE: Final = 40
 
 
 class Flood:
-    name = "flood"
+    name: Final = "flood"
+    place: Final = "alone"
 
     def needs(self) -> str:
         return ""

@@ -1,29 +1,35 @@
 """What every case has in common: a stack of processes, tenants, the journal, a load, a source of chance, and the audit.
 
-A case is an object with a name, what it needs of the machine, and `run(world)`. `examine` runs one, lets everything come to rest, and asks
-the auditor. Whatever the case says itself (`CaseFailedError`) or the auditor finds is a failure.
+A case is an object with a name, what it needs of the machine, where it is run, and `run(world)`. `examine` runs one, lets everything come
+to rest, and asks the auditor. Whatever the case says itself (`CaseFailedError`) or the auditor finds is a failure.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
+import os
 import random
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import asyncpg
 from msgspec import Struct, field
 
 from services.audit.auditing import audit
-from services.audit.findings import Verdict
+from services.audit.findings import Looked, Verdict
 from services.audit.journal import JournalFile, Line
 from services.audit.sources import Evidence
 from services.demo.audit import record_of
 from services.demo.client import Api
 from services.notify.sinks import EmailSink, Fault, SmsSink, WebhookSink
 from services.stack import Stack
+from shared.solitude import Room
 from tests.chaos.speed import machine_speed
 
 QUIET_SECONDS = 30.0
@@ -32,15 +38,22 @@ QUIET_SECONDS = 30.0
 LATE_SECONDS = 5.0
 """The clocks go on, so something is always due; what has been so for longer waits for something."""
 
-WAITING = """
-SELECT (SELECT count(*) FROM notify.delivery_queue WHERE wake_at < clock_timestamp() - make_interval(secs => $1))
-     + (SELECT count(*) FROM sla.watched_case WHERE wake_at < clock_timestamp() - make_interval(secs => $1))
-     + (SELECT count(*) FROM reporting.stale WHERE id <= $2)
-     + (SELECT count(*) FROM intake.outbox WHERE published_at IS NULL AND created_at < clock_timestamp() - make_interval(secs => $1))
-     + (SELECT count(*) FROM routing.outbox WHERE published_at IS NULL AND created_at < clock_timestamp() - make_interval(secs => $1))
-     + (SELECT count(*) FROM sla.outbox WHERE published_at IS NULL AND created_at < clock_timestamp() - make_interval(secs => $1))
-     + (SELECT count(*) FROM notify.outbox WHERE published_at IS NULL AND created_at < clock_timestamp() - make_interval(secs => $1))
-     + (SELECT count(*) FROM reporting.outbox WHERE published_at IS NULL AND created_at < clock_timestamp() - make_interval(secs => $1))"""
+LONGEST_PAUSE = timedelta(minutes=1)
+"""Between two calls of a receiver, of which several in a row must fail before notify waits so long (`RECOURSE_RETRY_SCALE`)."""
+
+OVERDUE = "clock_timestamp() - make_interval(secs => $1)"
+SERVICES = ("intake", "routing", "sla", "notify", "reporting")
+WAITING = f"""
+SELECT 'notify.delivery_queue' AS what, count(*) AS n FROM notify.delivery_queue WHERE wake_at < {OVERDUE}
+ UNION ALL
+SELECT 'sla.watched_case', count(*) FROM sla.watched_case WHERE wake_at < {OVERDUE}
+ UNION ALL
+SELECT 'reporting.stale', count(*) FROM reporting.stale WHERE id <= $2""" + "".join(
+    f"""
+ UNION ALL
+SELECT '{service}.outbox', count(*) FROM {service}.outbox WHERE published_at IS NULL AND created_at < {OVERDUE}"""
+    for service in SERVICES
+)
 
 NEWEST = "SELECT coalesce(max(id), 0) FROM reporting.stale"
 
@@ -55,6 +68,13 @@ class NeedsError(Exception):
     """The machine lacks what a case needs."""
 
 
+class Spent(Struct, kw_only=True):
+    """A stage of a case: its seconds, and how many processors were busy meanwhile, by whatever the machine did."""
+
+    seconds: float = 0.0
+    processors: float = 0.0
+
+
 class Report(Struct, kw_only=True):
     """What became of a case."""
 
@@ -63,6 +83,8 @@ class Report(Struct, kw_only=True):
     seconds: float
     why: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    looks: list[Looked] = field(default_factory=list)  # the auditor's
+    stages: dict[str, Spent] = field(default_factory=dict)  # where its seconds went
     audit_checks: dict[str, int] = field(default_factory=dict)
     compared: int = 0
 
@@ -73,7 +95,7 @@ class Size(Struct, frozen=True, kw_only=True):
     load_seconds: float = 90.0
     kills: int = 30
     strikers: int = 1
-    rate: float = 30.0  # requests a second; the clocks make three times as much of them within a minute
+    rate: float = 60.0  # requests a second; the clocks make three times as much of them within a minute
     power_cuts: int = 2
     visits: tuple[int, ...] = (1,)
     overdue: int = 100_000
@@ -118,12 +140,14 @@ class Tenancy(Struct, kw_only=True):
 class World:
     """Everything a case may use."""
 
-    def __init__(self, stack: Stack, operator: Api, journal: JournalFile, chance: random.Random, size: Size) -> None:
+    def __init__(self, stack: Stack, operator: Api, journal: JournalFile, seed: int, size: Size) -> None:
         self.stack = stack
         self.operator = operator
         self.journal = journal
-        self.chance = chance
+        self.seed = seed
+        self.chance = chance = random.Random(seed)
         self.size = size
+        self.room = Room()
         self.tenants: list[Tenancy] = []
         self.lines: list[Line] = []
         self.sms = SmsSink(self.provider_faults(chance.random()))
@@ -131,6 +155,14 @@ class World:
         self.webhook = WebhookSink(faults=self.provider_faults(chance.random()))
         self.tell: Callable[[str], None] = lambda _: None
         self.broken: list[str] = []  # what senders saw that should not be
+        self.stages: dict[str, Spent] = {}
+
+    def of(self, case: str) -> World:
+        """The same world with chance of the case's own, so that it goes the same way whatever else is run, and with a clean sheet."""
+        own = copy.copy(self)
+        own.chance = random.Random(f"{self.seed} {case}")
+        own.broken, own.stages = [], {}
+        return own
 
     @staticmethod
     def provider_faults(seed: float) -> Callable[[str, int], Fault | None]:
@@ -142,6 +174,20 @@ class World:
             return "drop_before" if drawn < 0.03 else "drop_after" if drawn < 0.06 else None
 
         return fault
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note what the block takes under a name, for the report; the seconds of a name are added up."""
+        began, busy = time.monotonic(), processor_seconds()
+        before = self.stages.setdefault(name, Spent())
+        try:
+            yield
+        finally:
+            seconds = before.seconds + time.monotonic() - began
+            worked = before.seconds * before.processors + processor_seconds() - busy
+            self.stages[name] = Spent(
+                seconds=round(seconds, 1), processors=round(worked / seconds, 2) if seconds > 0.05 else 0.0
+            )
 
     def write(self, line: Line) -> None:
         """Put a line of the journal onto the disk, then remember it."""
@@ -156,6 +202,7 @@ class World:
             nats=local.nats.url("operator"),
             lines=lambda: list(self.lines),
             record=lambda: record_of(self.sms, self.email, self.webhook),
+            longest_pause=LONGEST_PAUSE,
         )
 
     async def audit(self, patience: float = QUIET_SECONDS, *, of_now: bool = False) -> Verdict:
@@ -163,11 +210,18 @@ class World:
         return await audit(self.evidence, patience=patience, of_now=of_now)
 
 
+Place = Literal["stack", "alone", "aside"]
+"""Where a case is run: on the stack of the run; there, with nobody beside it, since it compares times; or aside, on servers of its own."""
+
+
 class Case(Protocol):
-    """One kind of fault. `run` returns figures for the report."""
+    """One kind of fault. `run` returns figures for the report; of a case aside, `compared` among them, since nobody else judges it."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def place(self) -> Place: ...
 
     def needs(self) -> str:
         """What the machine lacks, as the end of the sentence "not run: needs …"; empty when it lacks nothing."""
@@ -180,23 +234,19 @@ async def examine(case: Case, world: World, *, is_last: bool = True) -> Report:
     lacking = case.needs()
     if lacking:
         return Report(name=case.name, state="not run", seconds=0.0, why=[f"needs {lacking}"])
+    own = world.of(case.name)
     began = time.monotonic()
     report = Report(name=case.name, state="passed", seconds=0.0)
-    limit = QUIET_SECONDS / machine_speed()
     try:
-        report.figures = await case.run(world)
-        await world.stack.supervisor.wait_ready()
-        ended = time.monotonic()
-        quiet = await settle(world, limit)
-        report.figures["quiet_after_seconds"] = round(time.monotonic() - ended, 1)
-        report.figures["quiet_within_seconds"] = round(limit, 1)
-        found = await world.audit(of_now=not is_last)
-        report.figures["audited_after_seconds"] = round(time.monotonic() - ended, 1)
-        report.audit_checks, report.compared = found.checks, found.compared
-        report.why = [] if quiet else [f"not quiet within {limit:.0f} s after the last fault"]
-        report.why += [f"{each.check} {each.subject}: {each.what}" for each in found.details[:10]]
-        if not found.compared:
-            report.why.append("the audit compared nothing")
+        if case.place == "aside":
+            report.figures = await case.run(own)
+            report.compared = report.figures.pop("compared")
+        else:
+            async with world.room.alone() if case.place == "alone" else world.room.among_others():
+                began = time.monotonic()
+                await _on_the_stack(case, own, report, of_now=not is_last)
+        if not report.compared:
+            report.why.append("nothing was compared")
     except NeedsError as lacking_after_all:
         return Report(name=case.name, state="not run", seconds=0.0, why=[f"needs {lacking_after_all}"])
     except CaseFailedError as failure:
@@ -204,24 +254,51 @@ async def examine(case: Case, world: World, *, is_last: bool = True) -> Report:
     except Exception as failure:
         last = traceback.extract_tb(failure.__traceback__)[-1]
         report.why = [f"{type(failure).__name__} in {last.name}: {str(failure)[:300]}"]
-    report.why += world.broken[:10]
-    world.broken.clear()
+    report.why += own.broken[:10]
     report.seconds = round(time.monotonic() - began, 1)
+    report.stages = own.stages
     report.state = "failed" if report.why else "passed"
     return report
 
 
-async def settle(world: World, seconds: float) -> bool:
-    """Return as soon as nothing is waiting for longer than it should; false when that has not come about in the time."""
+async def _on_the_stack(case: Case, world: World, report: Report, *, of_now: bool) -> None:
+    limit = QUIET_SECONDS / machine_speed()
+    with world.stage("case"):
+        report.figures = await case.run(world)
+    with world.stage("ready"):
+        await world.stack.supervisor.wait_ready()
+    with world.stage("quiet"):
+        waiting = await settle(world, limit)
+    report.figures["quiet_within_seconds"] = round(limit, 1)
+    if waiting:
+        report.why.append(f"not quiet within {limit:.0f} s after the last fault: {waiting}")
+    with world.stage("audit"):
+        found = await world.audit(of_now=of_now)
+    report.audit_checks, report.compared, report.looks = found.checks, found.compared, found.looks
+    report.why += [f"{each.check} {each.subject}: {each.what}" for each in found.details[:10]]
+
+
+def processor_seconds() -> float:
+    """What all processors of this machine have worked since its start, or 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        idle = sum(map(int, ticks[3:5]))
+        return (sum(map(int, ticks)) - idle) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+async def settle(world: World, seconds: float) -> dict[str, int]:
+    """Return as soon as nothing is waiting for longer than it should; else, when the time has passed, what is."""
     end = time.monotonic() + seconds
     connection = await asyncpg.connect(world.stack.local.superuser_dsn)
     try:
         newest = await connection.fetchval(NEWEST)  # these rows do not say since when they are there
-        while await connection.fetchval(WAITING, LATE_SECONDS, newest):
-            if time.monotonic() > end:
-                return False
+        while True:
+            rows = await connection.fetch(WAITING, LATE_SECONDS, newest)
+            waiting = {row["what"]: row["n"] for row in rows if row["n"]}
+            if not waiting or time.monotonic() > end:
+                return waiting
             await asyncio.sleep(0.2)
-        return True
     finally:
         await connection.close()
 

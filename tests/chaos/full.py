@@ -21,6 +21,8 @@ UNPUBLISHED: Final = " UNION ALL ".join(
 
 
 class DiskFull:
+    place: Final = "stack"
+
     def __init__(self, unit: Literal["nats", "postgres"]) -> None:
         self._unit = unit
         self.name = f"disk of {unit} full"

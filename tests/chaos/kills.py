@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from tests.chaos.faults import UNITS, back, strike
 from tests.chaos.frame import CaseFailedError, World
@@ -13,7 +13,8 @@ from tests.chaos.load import Load
 
 
 class Kills:
-    name = "kills and freezes"
+    name: Final = "kills and freezes"
+    place: Final = "stack"
 
     def needs(self) -> str:
         return ""

@@ -107,7 +107,8 @@ class Wire:
 
 
 class Links:
-    name = "connections broken"
+    name: Final = "connections broken"
+    place: Final = "stack"
 
     def needs(self) -> str:
         return ""

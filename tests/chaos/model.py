@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -27,18 +33,22 @@ from hypothesis.stateful import (
 
 from services.composing import SERVICES, build
 from services.stack import master_key
-from shared import fail_points
+from shared import fail_points, telemetry
 from shared.consuming import AtFaultError, Consumer, Delivery, read
-from shared.embedded.environment import database_roles
-from shared.embedded.folder import kept_passwords
+from shared.embedded.environment import database_roles, service_environment
+from shared.embedded.folder import kept_passwords, open_folder
+from shared.embedded.postgres import PostgresServer
+from shared.embedded.processes import Child
 from shared.errors import NotFoundError, NotYetError
 from shared.migrations import migrate_all
 from shared.service import Service
 from tests.chaos.frame import CaseFailedError, World
 from tests.chaos.tenants import PLENTY, POLICY, STAFF
+from tests.infra import create_database
 
 T = TypeVar("T")
 DATABASE: Final = "model"
+OUTCOME: Final = "outcome.json"
 ROUNDS: Final = 40
 LOOPS: Final = {"sla": ("wake-ups",), "routing": ("refresh", "sweeper"), "reporting": ("facts",)}
 PICK: Final = st.integers(0, 9_999)
@@ -89,10 +99,6 @@ class CrashError(Exception):
     """The process ends here, as far as the services can tell."""
 
 
-class StoppedError(BaseException):
-    """The run is broken off; no failure, and nothing to be looked into."""
-
-
 class Message(msgspec.Struct, frozen=True):
     producer: str
     id: int
@@ -120,15 +126,12 @@ class Bench:
         self.root: asyncpg.Connection
         self.operator_key = ""
         self.crash_at = ""
-        self.is_stopping = False
         self.tenant: Subscribed | None = None
         self.stored = 0  # complaints of all examples so far
+        self.compared = 0  # of those, after each step and at the end
         self._hearers: dict[str, list[tuple[str, Consumer]]] = {}
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        if self.is_stopping:
-            work.close()
-            raise StoppedError
         return self.runner.run(work)
 
     async def open(self) -> None:
@@ -423,6 +426,7 @@ class Machine(RuleBasedStateMachine):
         assert {row["key"]: row["complaint_id"] for row in rows} == {
             f"api:{key}": case_id for key, (_, case_id) in self.keys.items()
         }
+        self.bench.compared += len(rows)
 
     @invariant()
     def timelines_are_whole_and_as_said(self) -> None:
@@ -456,68 +460,119 @@ class Machine(RuleBasedStateMachine):
 
 
 class Model:
-    name = "duplicates and reordering"
+    """The case: a process of its own, since it keeps one processor busy, on a PostgreSQL of its own."""
+
+    name: Final = "duplicates and reordering"
+    place: Final = "aside"
 
     def needs(self) -> str:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        environments, dsn = await self._database(world)
-        chosen = world.chance.randrange(2**32)
-        size = world.size
-        bench = Bench(environments, dsn)
+        order = Order(
+            seed=world.chance.randrange(2**32), examples=world.size.model_examples, steps=world.size.model_steps
+        )
+        folder = Path(tempfile.mkdtemp(prefix="recourse-model-"))
+        command = [sys.executable, "-m", "tests.chaos.model", str(folder), msgspec.json.encode(order).decode()]
+        child = Child(command, log=folder / "model.log", death_signal=signal.SIGKILL)
         try:
-            await asyncio.to_thread(_run, bench, chosen, size.model_examples, size.model_steps)
-        except asyncio.CancelledError:
-            bench.is_stopping = True  # a thread hears of it by this alone
-            raise
-        except AssertionError as failure:
-            raise CaseFailedError(f"hypothesis seed {chosen}: {failure}") from failure
-        return {"examples": size.model_examples, "steps": size.model_steps, "hypothesis_seed": chosen}
-
-    @staticmethod
-    async def _database(world: World) -> tuple[dict[str, dict[str, str]], str]:
-        """A database of its own on the server of the run."""
-        local = world.stack.local
-        root = await asyncpg.connect(local.superuser_dsn)
-        await root.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
-        await root.execute(f"CREATE DATABASE {DATABASE}")
-        await root.close()
-        dsn = local.postgres.dsn_of(DATABASE)
-        await migrate_all(dsn, kept_passwords(local.folder / "roles.secret.json", database_roles()))
-        environments: dict[str, dict[str, str]] = {}
-        for name in SERVICES:
-            variables = local.environment(name)
-            variables["RECOURSE_DATABASE_URL"] = local.postgres.address_of(DATABASE)
-            if name in ("intake", "routing", "notify"):
-                variables[f"RECOURSE_{name.upper()}_MASTER_KEY"] = master_key(local.folder, name)
-            if name == "reporting":  # a round is to find what there is, whenever it comes
-                variables["RECOURSE_FACT_PATIENCE_SECONDS"] = variables["RECOURSE_FACT_IDLE_SECONDS"] = "0"
-            environments[name] = variables
-        return environments, dsn
+            await child.wait()
+            outcome = folder / OUTCOME
+            if not outcome.exists():
+                raise CaseFailedError(f"the model ended by itself: {child.last_words()}, {child.log_tail(1)}")
+            done = msgspec.json.decode(outcome.read_bytes(), type=Outcome)
+        finally:
+            await child.stop(signal.SIGTERM, 0.0)
+            shutil.rmtree(folder, ignore_errors=True)
+        if done.failure:
+            raise CaseFailedError(f"hypothesis seed {order.seed}: {done.failure}")
+        return {**msgspec.structs.asdict(order), "complaints": done.complaints, "compared": done.compared}
 
 
-def _run(bench: Bench, chosen: int, examples: int, steps: int) -> None:
+class Order(msgspec.Struct, frozen=True):
+    """What the process of the model is asked for."""
+
+    seed: int
+    examples: int
+    steps: int
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What has become of it; `failure` is empty when everything held."""
+
+    failure: str
+    complaints: int
+    compared: int
+
+
+def main(folder: Path, order: Order) -> None:
+    """Run the model in this process, and write down what has become of it."""
+    telemetry.configure(level="error")
+    postgres = PostgresServer(open_folder(folder), 0)
+    with asyncio.Runner() as runner:
+        runner.run(postgres.start())
+        try:
+            bench = Bench(*runner.run(_database(postgres)))
+            failure = _run(bench, order)
+        finally:
+            runner.run(postgres.stop())
+    outcome = Outcome(failure, bench.stored, bench.compared)
+    (folder / OUTCOME).write_bytes(msgspec.json.encode(outcome))
+
+
+async def _database(postgres: PostgresServer) -> tuple[dict[str, dict[str, str]], str]:
+    """Every schema, and the settings of every service."""
+    passwords = kept_passwords(postgres.folder / "roles.secret.json", database_roles())
+    await create_database(postgres.dsn, DATABASE)
+    dsn = postgres.dsn_of(DATABASE)
+    await migrate_all(dsn, passwords)
+    environments: dict[str, dict[str, str]] = {}
+    for name in SERVICES:
+        variables = service_environment(
+            name,
+            database_url=postgres.address_of(DATABASE),
+            role_passwords=passwords,
+            nats_url="nats://127.0.0.1:1",  # nobody is there: the machine is the network
+            nats_password="",
+            nats_monitor_url="http://127.0.0.1:1",
+            stream_bytes=2**30,
+            port=0,
+        )
+        if name in ("intake", "routing", "notify"):
+            variables[f"RECOURSE_{name.upper()}_MASTER_KEY"] = master_key(postgres.folder, name)
+        if name == "reporting":  # a round is to find what there is, whenever it comes
+            variables["RECOURSE_FACT_PATIENCE_SECONDS"] = variables["RECOURSE_FACT_IDLE_SECONDS"] = "0"
+        environments[name] = variables
+    return environments, dsn
+
+
+def _run(bench: Bench, order: Order) -> str:
+    """Go through the examples; returns what did not hold in one of them."""
     reach = fail_points.reach
     try:
         bench.do(bench.open())
         BENCH[:] = [bench]
         run_state_machine_as_test(
-            seed(chosen)(Machine),
+            seed(order.seed)(Machine),
             settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
+                max_examples=order.examples,
+                stateful_step_count=order.steps,
                 deadline=None,
                 database=None,
-                phases=(Phase.generate, Phase.shrink) if examples <= 50 else (Phase.generate,),
+                phases=(Phase.generate, Phase.shrink) if order.examples <= 50 else (Phase.generate,),
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    except StoppedError:
-        return
+    except AssertionError as failure:
+        return str(failure) or traceback.format_exc(limit=-2)
     finally:
         fail_points.reach = reach
         BENCH.clear()
         with contextlib.suppress(Exception):
             bench.runner.run(bench.close())
         bench.runner.close()
+    return ""
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Order))

@@ -23,7 +23,7 @@ from services.audit.cases import check_effects
 from services.audit.look import connect, look_at
 from services.audit.told import gather
 from services.local_stack import LocalStack
-from services.supervisor import Supervisor
+from services.supervisor import ServiceProcess, Supervisor
 from shared.engine.case import replay
 from shared.engine.model import Actor, Entry
 from shared.messages.base import LIVE
@@ -93,7 +93,8 @@ WAITING: Final = "SELECT count(*) FROM sla.outbox WHERE published_at IS NULL"
 
 
 class Overdue:
-    name = "wake-ups overdue"
+    name: Final = "wake-ups overdue"
+    place: Final = "aside"
 
     def __init__(self) -> None:
         self._speed = 1.0
@@ -106,37 +107,71 @@ class Overdue:
         folder = Path(tempfile.mkdtemp(prefix="recourse-overdue-"))
         try:
             async with Supervisor() as supervisor:
-                local = await LocalStack.start(supervisor, folder)
-                root = await asyncpg.connect(local.superuser_dsn, server_settings={"TimeZone": "UTC"})
+                with world.stage("begin"):
+                    local = await LocalStack.start(supervisor, folder)
+                    root = await asyncpg.connect(local.superuser_dsn, server_settings={"TimeZone": "UTC"})
                 try:
-                    return await self._catch_up(world, supervisor, local, root)
+                    return await self._come_due(world, supervisor, local, root)
                 finally:
                     await root.close()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _catch_up(
+    async def _come_due(
         self, world: World, supervisor: Supervisor, local: LocalStack, root: asyncpg.Connection
     ) -> dict[str, Any]:
+        """Put the cases in, have them caught up with while nobody else does anything, and see what became of them."""
         received = datetime.now(UTC) - DOWN - timedelta(minutes=10)
         first = Entry(seq=1, kind="received", at=received, by=Actor(id="intake"), data={"category": "billing"})
         effects, owed = _expected(first)
         busy, quiet = uuid4(), uuid4()
         numbers = {busy: world.size.overdue - QUIET_CASES, quiet: QUIET_CASES}
+        with world.stage("fill"):
+            for tenant_id, number in numbers.items():
+                await self._fill(root, tenant_id, number, first)
+            await root.execute("ANALYZE sla.watched_case, sla.timeline_entry")
+        async with world.room.alone():
+            with world.stage("catch up"):
+                unit = local.process("sla")
+                await supervisor.add(unit)
+                began, taken = await self._catch_up(world, supervisor, unit, root, busy, quiet)
+        with world.stage("publish"):
+            taken["all_published_after_seconds"] = await self._published(root, began)
+        with world.stage("judge"), supervisor.held("sla"):
+            await unit.stop()
+            for tenant_id, number in numbers.items():
+                await self._count(root, tenant_id, number, effects, owed)
+            if faulty := await root.fetchval(FAULTY):
+                raise CaseFailedError(f"{faulty} cases could not be folded")
+            for statement in THINNED:
+                await root.execute(statement, timeout=120)
+            compared = await self._audited(local)
+        return {"cases": world.size.overdue, "effects_each": effects, **taken, "compared": compared}
+
+    @staticmethod
+    async def _fill(root: asyncpg.Connection, tenant_id: UUID, number: int, first: Entry) -> None:
         document = msgspec.json.encode(parse(POLICY).values).decode()
-        for tenant_id, number in numbers.items():
-            await root.execute(TENANT, tenant_id, tenant_id.hex, ZONE, msgspec.json.encode(PLENTY).decode())
-            await root.execute(RULES, tenant_id, document)
-            line, due = msgspec.json.encode(first).decode(), received + timedelta(minutes=1)
-            await root.execute(CASES, tenant_id, number, due, received, line, timeout=120)
-        await root.execute("ANALYZE sla.watched_case, sla.timeline_entry")
-        unit = local.process("sla")
-        await supervisor.add(unit)
+        await root.execute(TENANT, tenant_id, tenant_id.hex, ZONE, msgspec.json.encode(PLENTY).decode())
+        await root.execute(RULES, tenant_id, document)
+        line, due = msgspec.json.encode(first).decode(), first.at + timedelta(minutes=1)
+        await root.execute(CASES, tenant_id, number, due, first.at, line, timeout=120)
+
+    async def _catch_up(
+        self,
+        world: World,
+        supervisor: Supervisor,
+        unit: ServiceProcess,
+        root: asyncpg.Connection,
+        busy: UUID,
+        quiet: UUID,
+    ) -> tuple[float, dict[str, Any]]:
         self._speed = machine_speed()
         began = time.monotonic()
         await root.execute(TICK, LIVE)
         now = await root.fetchval("SELECT at FROM sla.tick WHERE tenant_id = $1", LIVE)
         quiet_after = await self._until_done(root, quiet, now, began)
+        if quiet_after > QUIET_WITHIN / self._speed:
+            raise CaseFailedError(f"the quiet tenant's wake-ups took {quiet_after:.1f} s")
         for fault in ("kill", "freeze", "kill"):
             await asyncio.sleep(world.chance.uniform(1.0, 3.0))
             struck = time.monotonic()
@@ -148,27 +183,11 @@ class Overdue:
                     await unit.start()
             self._lost += time.monotonic() - struck
         took = await self._until_done(root, busy, now, began)
-        for tenant_id, number in numbers.items():
-            await self._count(root, tenant_id, number, effects, owed)
-        if faulty := await root.fetchval(FAULTY):
-            raise CaseFailedError(f"{faulty} cases could not be folded")
-        if quiet_after > QUIET_WITHIN / self._speed:
-            raise CaseFailedError(f"the quiet tenant's wake-ups took {quiet_after:.1f} s")
-        published = await self._published(root, began)
-        with supervisor.held("sla"):
-            await unit.stop()
-            for statement in THINNED:
-                await root.execute(statement, timeout=120)
-            compared = await self._audited(local)
-        return {
-            "cases": world.size.overdue,
-            "effects_each": effects,
+        return began, {
             "machine_speed": round(self._speed, 2),
             "dead_or_frozen_seconds": round(self._lost, 1),
             "quiet_done_after_seconds": round(quiet_after, 1),
             "all_done_after_seconds": round(took, 1),
-            "all_published_after_seconds": round(published, 1),
-            "audited_comparisons": compared,
         }
 
     async def _until_done(self, root: asyncpg.Connection, tenant_id: UUID, now: datetime, began: float) -> float:
@@ -185,7 +204,7 @@ class Overdue:
             if time.monotonic() - began > PUBLISHED_WITHIN / self._speed + self._lost:
                 raise CaseFailedError("what was told is still not published")
             await asyncio.sleep(0.2)
-        return time.monotonic() - began
+        return round(time.monotonic() - began, 1)
 
     @staticmethod
     async def _audited(local: LocalStack) -> int:

@@ -16,7 +16,8 @@ import msgspec
 import nats
 from nats.js import JetStreamContext
 
-from tests.chaos.frame import CaseFailedError, World, until
+from tests.chaos.frame import CaseFailedError, Tenancy, World, until
+from tests.chaos.killer import kill_by_message
 from tests.chaos.latency import percentiles
 from tests.chaos.load import Load
 
@@ -97,30 +98,36 @@ class Poisoner:
 
 
 class Poison:
-    name = "poison messages"
+    name: Final = "poison messages"
+    place: Final = "alone"
 
     def needs(self) -> str:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        """A load without and a load with poison in the streams; the healthy must not wait for the sick."""
-        before = await self._loaded(world, None)
+        """A load without and a load with poison in the streams; the healthy must not wait for the sick. Then one that kills."""
+        before, _ = await self._loaded(world)
         async with Poisoner(world) as poisoner:
             began = time.monotonic()
             kinds = await self._place(world, poisoner)
-            after = await self._loaded(world, poisoner)
+            after, stored = await self._loaded(world)
             services = ("sla", "notify", "reporting")
             await poisoner.wait_dead(services, DEAD_WITHIN)
             took = time.monotonic() - began
             await poisoner.clear()
         if after["p99_ms"] > max(2 * before["p99_ms"], before["p99_ms"] + ADDED_MS):
             raise CaseFailedError(f"healthy messages took {after['p99_ms']} ms instead of {before['p99_ms']} ms (p99)")
-        return {"kinds": dict(kinds), "without": before, "with": after, "all_dead_after_seconds": round(took, 1)}
+        with world.stage("killer"):
+            killer = await kill_by_message(world, *stored)
+        figures = {"kinds": dict(kinds), "without": before, "with": after, "killer": killer}
+        return {**figures, "all_dead_after_seconds": round(took, 1)}
 
-    async def _loaded(self, world: World, _: Poisoner | None) -> dict[str, float]:
+    @staticmethod
+    async def _loaded(world: World) -> tuple[dict[str, float], tuple[Tenancy, UUID]]:
+        """How long assignments took under some load, and one of the complaints."""
         load = Load(world, rate=10.0)
         await load.last(8.0)
-        return await percentiles(world, [case_id for _, case_id in load.stored])
+        return await percentiles(world, [case_id for _, case_id in load.stored]), load.stored[-1]
 
     async def _place(self, world: World, poisoner: Poisoner) -> Counter[str]:
         made: Counter[str] = Counter()

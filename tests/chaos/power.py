@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tests.chaos.disks import cut_power, lacking, on_own_disk
 from tests.chaos.frame import CaseFailedError, World
@@ -11,6 +11,8 @@ from tests.chaos.load import Load
 
 
 class PowerCuts:
+    place: Final = "stack"
+
     def __init__(self, unit: Literal["nats", "postgres"]) -> None:
         self._unit = unit
         self.name = f"power cuts of {unit}"

@@ -41,6 +41,13 @@ def verdict_of(
     return Verdict(ok, f"chaos {' and '.join(how) or 'passed'}, seed {seed}: {'; '.join(parts)}")
 
 
+def stages_of(report: Report) -> str:
+    """Where its seconds went, and how many processors were busy meanwhile."""
+    spent = (f"{name} {each.seconds:.1f} ({each.processors:.1f})" for name, each in report.stages.items())
+    looks = (f"{look.seconds:.1f}{f' awaiting {look.awaits}' if look.awaits else ''}" for look in report.looks)
+    return f"seconds (busy processors): {', '.join(spent)}" + (f"; looks: {', '.join(looks)}" if report.looks else "")
+
+
 def write(mode: str, seed: int, reports: Sequence[Report], verdict: Verdict) -> None:
     FOLDER.mkdir(exist_ok=True)
     content = {"mode": mode, "seed": seed, "ok": verdict.ok, "verdict": verdict.text, "cases": reports}
@@ -48,6 +55,7 @@ def write(mode: str, seed: int, reports: Sequence[Report], verdict: Verdict) -> 
     lines: list[str] = []
     for report in reports:
         lines.append(f"{report.name:<34} {report.state:<8} {report.seconds:7.1f} s  {report.compared:>8} comparisons")
+        lines += [f"    {stages_of(report)}"] if report.stages else []
         lines += [f"    {why}" for why in report.why]
         lines += [f"    {name}: {value}" for name, value in report.figures.items()]
     (FOLDER / "chaos.txt").write_text("\n".join([*lines, verdict.text]) + "\n", encoding="utf-8")

@@ -1,8 +1,11 @@
-"""A run: the stack and the other side are started, the cases are gone through one after the other, everything ends."""
+"""A run: the stack and the other side are started, the cases are gone through one after the other, everything ends.
+
+What needs no stack of the run goes on beside the others; while it takes times, nobody else does anything (`World.room`).
+"""
 
 from __future__ import annotations
 
-import random
+import asyncio
 import shutil
 import tempfile
 import time
@@ -17,6 +20,7 @@ from services.demo.client import Api
 from services.stack import running
 from services.supervisor import Event
 from tests.chaos.frame import Case, Report, Size, World, examine
+from tests.chaos.reporting import stages_of
 from tests.chaos.tenants import subscribe
 
 SETTINGS = {
@@ -45,7 +49,7 @@ async def world(seed: int, size: Size, tell: Tell, *, folder: Path, tenants: int
         )
         journal = JournalFile(folder / "journal.jsonl")
         exits.callback(journal.close)
-        made = World(stack, Api(http, stack.operator_key), journal, random.Random(seed), size)
+        made = World(stack, Api(http, stack.operator_key), journal, seed, size)
         made.tell = tell
         for sink in (made.sms, made.email, made.webhook):
             await exits.enter_async_context(sink.running())
@@ -61,7 +65,7 @@ def _told(event: Event, tell: Tell) -> None:
 async def run(
     seed: int, size: Size, cases: Sequence[Case], tell: Tell, reports: list[Report], *, keep: Path | None = None
 ) -> None:
-    """Go through the cases on one stack and note what became of each; one that is broken off is noted, too."""
+    """Go through the cases and note what became of each; one that is broken off is noted, too."""
     folder = keep or Path(tempfile.mkdtemp(prefix="recourse-chaos-"))
     began = time.monotonic()
     try:
@@ -69,14 +73,22 @@ async def run(
             seed, size, lambda line: tell(f"{time.monotonic() - began:6.1f} s  {line}"), folder=folder
         ) as made:
             made.tell(f"the stack is up, {len(made.tenants)} tenants are subscribed")
-            for case in cases:
-                with noted_when_broken_off(case.name, reports):
-                    report = await examine(case, made, is_last=case is cases[-1])
-                reports.append(report)
-                made.tell(f"{case.name}: {report.state}" + (f": {'; '.join(report.why)}" if report.why else ""))
+            async with asyncio.TaskGroup() as lanes:
+                lanes.create_task(_go_through([case for case in cases if case.place != "aside"], made, reports))
+                lanes.create_task(_go_through([case for case in cases if case.place == "aside"], made, reports))
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _go_through(cases: Sequence[Case], made: World, reports: list[Report]) -> None:
+    for case in cases:
+        with noted_when_broken_off(case.name, reports):
+            report = await examine(case, made, is_last=case is cases[-1])
+        reports.append(report)
+        made.tell(f"{case.name}: {report.state} after {report.seconds:.0f} s; {stages_of(report)}")
+        for why in report.why:
+            made.tell(f"    {why}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import Any
+from typing import Any, Final
 
 from shared.embedded.nats import NatsServer
 from tests.chaos.faults import back
@@ -13,7 +13,8 @@ from tests.chaos.load import Load
 
 
 class StreamsLost:
-    name = "streams deleted"
+    name: Final = "streams deleted"
+    place: Final = "stack"
 
     def needs(self) -> str:
         return ""
@@ -33,7 +34,8 @@ class StreamsLost:
 
 
 class StreamsOlder:
-    name = "streams set back"
+    name: Final = "streams set back"
+    place: Final = "stack"
 
     def needs(self) -> str:
         return ""
