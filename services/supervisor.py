@@ -239,6 +239,8 @@ class Supervisor:
                 if unit.name in self._held:
                     delay = FIRST_DELAY
                     continue
+                if unit.is_running() and what == "died":
+                    break  # whoever held it has started it during the pause
                 try:
                     await unit.kill()  # what hangs would not hear a request
                     await unit.stop()  # lets go of what the dead one held

@@ -118,6 +118,22 @@ async def test_a_held_unit_stays_down_until_it_is_let_go(folder: Path) -> None:
         await until(nats.is_running)
 
 
+async def test_what_its_holder_has_started_again_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "FIRST_DELAY", 0.2)
+    told: list[Event] = []
+    async with Supervisor(told.append) as supervisor:
+        nats = NatsServer(folder, 0)
+        await supervisor.add(nats)
+        with supervisor.held("nats"):
+            await nats.kill()
+            await until(lambda: told[-1].what == "died")  # now it makes its pause
+            await nats.start()
+        pid = nats.pid
+        await asyncio.sleep(0.5)
+        assert nats.pid == pid
+    assert [event.what for event in told] == ["started", "died", "stopped"]
+
+
 async def test_readiness_is_awaited_and_its_reasons_are_told(folder: Path) -> None:
     async with Supervisor() as supervisor:
         await supervisor.add(a_service(folder))
