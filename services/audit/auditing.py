@@ -22,7 +22,6 @@ PATIENCE_SECONDS: Final = 30.0
 """What is under way may be so long under way; then it counts."""
 
 LOOK_SECONDS: Final = 0.5
-MOST_BETWEEN: Final = 5.0
 MOST_EXAMPLES: Final = 5
 
 Key = tuple[str, str]  # check, subject
@@ -61,10 +60,9 @@ async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS, of_no
 
 async def _wait(evidence: Evidence, waiting: _Waiting, of_first: set[Finding] | None) -> bool:
     """Look again at what is waited for, and only that, until nothing is. Returns whether what cannot pass came to light meanwhile."""
-    between = LOOK_SECONDS
     while waiting.open:
-        await asyncio.sleep(min(between, waiting.patience))
-        between = min(between * 2, MOST_BETWEEN)
+        # As long as the last look took, so that half of the time is left to those who are waited for.
+        await asyncio.sleep(min(max(LOOK_SECONDS, waiting.looks[-1].seconds), waiting.patience))
         began = time.monotonic()
         found = await look_once(evidence, waiting.stages)
         every = [each for each in found.all() if key_of(each) in waiting.since]

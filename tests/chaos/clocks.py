@@ -30,7 +30,7 @@ from tests.chaos.load import Load
 SOURCE: Final = Path(__file__).with_name("clock.c")
 HOUR: Final = 3600.0
 JITTER: Final = 240.0
-BETWEEN_SECONDS: Final = 5.0
+BETWEEN_SECONDS: Final = 4.0
 
 # sla's now is the last tick: nothing may be announced for an instant that neither a tick nor a line of the case has come to.
 EARLY: Final = """

@@ -105,6 +105,7 @@ class Size(Struct, frozen=True, kw_only=True):
     clock_jumps: int = 4
     flood_seconds: float = 10.0
     stream_losses: int = 1
+    dead_seconds: float = 8.0  # of a wire that lets nothing through
 
 
 GATE = Size()
@@ -120,6 +121,7 @@ LONG = Size(
     clock_jumps=20,
     flood_seconds=60.0,
     stream_losses=3,
+    dead_seconds=30.0,
 )
 
 

@@ -22,8 +22,7 @@ from tests.chaos.faults import back
 from tests.chaos.frame import CaseFailedError, World
 from tests.chaos.load import Load
 
-DEAD_SECONDS: Final = 8.0
-SLOW_SECONDS: Final = 6.0
+SLOW_SECONDS: Final = 5.0
 ANSWER_WITHIN: Final = (
     2 * 3.0 + 1.0 + 1.0
 )  # two statements at their deadline, and a second each for the rest and for this machine
@@ -127,23 +126,23 @@ class Links:
 
     async def _break(self, world: World, load: Load, database: Wire, broker: Wire) -> dict[str, Any]:
         for _ in range(CUTS):
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(world.chance.uniform(0.5, 1.0))
             world.chance.choice((database, broker)).cut()
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.0)
         before = load.counts["stored"]
         with broker.dead():
-            await asyncio.sleep(DEAD_SECONDS)
+            await asyncio.sleep(world.size.dead_seconds)
         without_nats = load.counts["stored"] - before
         if not without_nats:
             raise CaseFailedError("nothing was stored while NATS could not be reached")
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.0)
         answers: list[tuple[int, float]] = []
         with database.dead():
-            await asyncio.gather(*(self._ask(world, answers, number * 0.5) for number in range(10)))
+            await asyncio.gather(*(self._ask(world, answers, number * 0.2) for number in range(10)))
         slowest = max(seconds for _, seconds in answers)
         if slowest > ANSWER_WITHIN:
             raise CaseFailedError(f"a request waited {slowest:.1f} s for a database that was away")
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.0)
         with database.slow(0.05), broker.slow(0.2):
             await asyncio.sleep(SLOW_SECONDS)
         return {"stored_without_nats": without_nats, "slowest_answer_without_database_seconds": round(slowest, 1)}
