@@ -1,8 +1,8 @@
 """PostgreSQL: two pools per service, one per role, and the transaction that everything runs in.
 
-A transaction belongs to one tenant, or, of the worker role, to several that were named when it began. They are set with
-`BEGIN` in one round trip and end with the transaction, so nothing of it stays behind in the pool; row-level security
-refuses every statement of a transaction that has none.
+A transaction belongs to one tenant, or to several that were named when it began: of the worker role in all tables, of the
+edge where a table allows it (intake's, for storing complaints). They are set with `BEGIN` in one round trip and end with the
+transaction, so nothing of it stays behind in the pool; row-level security refuses every statement of a transaction that has none.
 Every call has a deadline.
 
 `json` and `jsonb` columns take and give Python values. Errors of PostgreSQL quote the row they are about: never log

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from services.intake.api import ROUTES
 from services.intake.envelope import MasterKeys
+from services.intake.gathering import Storing
 from services.intake.handlers import Handlers
 from services.intake.loops import loops, rewrap
 from services.intake.mail import MailDeliveries
@@ -14,7 +15,6 @@ from services.intake.mail_reader import MailReader
 from services.intake.parts import Parts, parts_of, put_parts
 from services.intake.settings import IntakeSettings
 from services.intake.smtp import MailServer
-from services.intake.storing import Storing
 from services.intake.tenancy import ensure_operator
 from services.intake.vault import Vault
 from shared.consuming import Consumer

@@ -14,7 +14,7 @@ from services.intake.domain.complaint import Contact, NormalisedComplaint
 from services.intake.domain.created import created_draft
 from services.intake.domain.normalising import normalise
 from services.intake.parts import parts_of, settings_of
-from services.intake.storing import Offer, Stored, store
+from services.intake.storing import Lot, Offer, Stored, store
 from services.intake.taking import current_policy
 from shared.consuming import Consumer
 from shared.database import Tx
@@ -61,7 +61,8 @@ class Handlers:
             silent=effect.silent,
             traceparent=traceparent(),
         )
-        [outcome] = await store(tx, await parts_of(self._runtime).vault.keys(tx), tenant, [offer], counts_today=False)
+        keys = await parts_of(self._runtime).vault.keys(tx)
+        [[outcome]] = await store(tx, [Lot(tenant=tenant, keys=keys, offers=[offer], counts_today=False)])
         if isinstance(outcome, Stored):
             structlog.get_logger().info("complaint_created", case_id=outcome.complaint_id, rule=effect.rule)
         elif isinstance(outcome, DomainError):

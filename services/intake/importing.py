@@ -19,7 +19,7 @@ from services.intake.parts import parts_of, settings_of
 from services.intake.refusals import QuotaError, TableInvalidError
 from services.intake.repository import imports as rows
 from services.intake.repository.imports import Chunk, FaultRow, ImportRow
-from services.intake.storing import IdentityRaceError, Offer, Stored, store
+from services.intake.storing import IdentityRaceError, Lot, Offer, Outcome, Stored, store
 from services.intake.taking import current_policy
 from shared.database import OUTAGES, Tx
 from shared.engine.model import SYSTEM
@@ -123,6 +123,7 @@ class Imports:
         try:
             tenant = await self._runtime.reference.tenant(tenant_id)
             policy = await current_policy(self._runtime, tenant_id)
+            parts_of(self._runtime).storing.set_apart(tenant_id)  # a chunk locks the tenant's counters for longer
             async with self._runtime.db.worker_tx(tenant_id) as tx:
                 chunk = await rows.take_chunk(tx, tenant_id)
                 if chunk is None:
@@ -162,7 +163,10 @@ class Imports:
                     for fault in taken
                 ]
         spoilt = len({fault.row for fault in faults})
-        outcomes = await store(tx, keys, tenant, offers, counts_today=not found.silent) if offers else []
+        outcomes: list[Outcome] = []
+        if offers:
+            lot = Lot(tenant=tenant, keys=keys, offers=offers, counts_today=not found.silent)
+            [outcomes] = await store(tx, [lot])
         stored = repeated = 0
         for number, outcome in zip(places, outcomes, strict=True):
             if not isinstance(outcome, Stored):

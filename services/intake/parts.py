@@ -6,10 +6,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from services.intake.gathering import Storing
 from services.intake.mail_reader import MailReader
 from services.intake.settings import IntakeSettings
 from services.intake.smtp import MailServer
-from services.intake.storing import Storing
 from services.intake.vault import Vault
 from shared.rate_limit import RateLimiter
 from shared.service import Runtime

@@ -43,11 +43,18 @@ class Vault:
         self._master = master
         self._tenants: OrderedDict[UUID, TenantKeys] = OrderedDict()
 
+    def known(self, tenant_id: UUID) -> TenantKeys | None:
+        """Return a tenant's keys, if they have been unwrapped."""
+        found = self._tenants.get(tenant_id)
+        if found is not None:
+            self._tenants.move_to_end(tenant_id)
+        return found
+
     async def keys(self, tx: Tx) -> TenantKeys:
         """Return the keys of the transaction's tenant. NotFoundError for a tenant that has none, which no tenant of
         ours is.
         """
-        found = self._tenants.get(tx.tenant_id)
+        found = self.known(tx.tenant_id)
         if found is None:
             wrapped = await rows.tenant_keys(tx, tx.tenant_id)
             if wrapped is None:
@@ -55,8 +62,6 @@ class Vault:
             found = self._tenants[tx.tenant_id] = self._master.tenant(tx.tenant_id, wrapped)
             if len(self._tenants) > _TENANTS:
                 self._tenants.popitem(last=False)
-        else:
-            self._tenants.move_to_end(tx.tenant_id)
         return found
 
     async def add_tenant(self, tx: Tx) -> None:
