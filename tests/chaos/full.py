@@ -31,7 +31,7 @@ class DiskFull:
         return lacking()
 
     async def run(self, world: World) -> dict[str, Any]:
-        load = Load(world, rate=world.size.rate / 2)
+        load = Load(world, rate=world.size.modest_rate)
         async with on_own_disk(world, self._unit) as (_, disk), load.running():
             await asyncio.sleep(2.0)
             before = load.counts["stored"]

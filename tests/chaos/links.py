@@ -119,7 +119,7 @@ class Links:
             Wire(local.nats.port, world.chance) as broker,
             self._rewired(world, database, broker),
         ):
-            load = Load(world, rate=world.size.rate / 3)
+            load = Load(world, rate=world.size.modest_rate)
             async with load.running():
                 figures = await self._break(world, load, database, broker)
         return {**load.figures, **figures}

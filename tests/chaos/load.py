@@ -53,6 +53,7 @@ class Load:
         self._acts = acts
         self._among = among
         self._stopping = False
+        self._began = self._ended = time.monotonic()
         self.stored: list[tuple[Tenancy, UUID]] = []
         self.counts: Counter[str] = Counter()
         self.slowest = 0.0
@@ -60,6 +61,7 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Load]:
+        self._began = time.monotonic()
         clients = [asyncio.create_task(self._client(random.Random(self._chance.random()))) for _ in range(CLIENTS)]
         try:
             yield self
@@ -69,6 +71,7 @@ class Load:
             raise
         finally:
             self._stopping = True
+            self._ended = time.monotonic()
             await asyncio.gather(*clients, return_exceptions=True)
 
     async def last(self, seconds: float) -> None:
@@ -78,7 +81,8 @@ class Load:
 
     @property
     def figures(self) -> dict[str, Any]:
-        return {**self.counts, "slowest_answer_seconds": round(self.slowest, 1)}
+        per_second = self.counts["requests"] / max(self._ended - self._began, 0.1)
+        return {**self.counts, "per_second": round(per_second, 1), "slowest_answer_seconds": round(self.slowest, 1)}
 
     async def _client(self, chance: random.Random) -> None:
         """Send at a pace of its own; what could not be sent in time is made good for, as far as it is no more than some seconds."""
@@ -92,6 +96,7 @@ class Load:
                 self._world.broken.append(f"a client: {type(failure).__name__}: {str(failure)[:200]}")
             now = time.monotonic()
             self.slowest = max(self.slowest, now - began)
+            self.counts["requests"] += 1
             turn = max(turn + CLIENTS / self._rate * chance.uniform(0.5, 1.5), now - MOST_BEHIND)
             await asyncio.sleep(max(0.0, turn - now))
 

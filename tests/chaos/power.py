@@ -21,7 +21,7 @@ class PowerCuts:
         return lacking()
 
     async def run(self, world: World) -> dict[str, Any]:
-        load = Load(world, rate=world.size.rate / 2)
+        load = Load(world, rate=world.size.modest_rate)
         lost = 0
         async with on_own_disk(world, self._unit) as (unit, disk), load.running():
             for _ in range(world.size.power_cuts):

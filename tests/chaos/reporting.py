@@ -45,7 +45,8 @@ def stages_of(report: Report) -> str:
     """Where its seconds went, and how many processors were busy meanwhile."""
     spent = (f"{name} {each.seconds:.1f} ({each.processors:.1f})" for name, each in report.stages.items())
     looks = (f"{look.seconds:.1f}{f' awaiting {look.awaits}' if look.awaits else ''}" for look in report.looks)
-    return f"seconds (busy processors): {', '.join(spent)}" + (f"; looks: {', '.join(looks)}" if report.looks else "")
+    told = f"{report.seconds:.0f} s (busy processors): {', '.join(spent)}"
+    return told + (f"; looks: {', '.join(looks)}" if report.looks else "")
 
 
 def write(mode: str, seed: int, reports: Sequence[Report], verdict: Verdict) -> None:

@@ -82,11 +82,12 @@ async def run(
 
 
 async def _go_through(cases: Sequence[Case], made: World, reports: list[Report]) -> None:
+    last = [case for case in cases if not case.needs()][-1:]
     for case in cases:
         with noted_when_broken_off(case.name, reports):
-            report = await examine(case, made, is_last=case is cases[-1])
+            report = await examine(case, made, is_last=case in last)
         reports.append(report)
-        made.tell(f"{case.name}: {report.state} after {report.seconds:.0f} s; {stages_of(report)}")
+        made.tell(f"{case.name}: {report.state}" + (f" after {stages_of(report)}" if report.stages else ""))
         for why in report.why:
             made.tell(f"    {why}")
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from shared.embedded.nats import NatsServer
 from tests.chaos.faults import back
-from tests.chaos.frame import World
+from tests.chaos.frame import CaseFailedError, World
 from tests.chaos.load import Load
 
 
@@ -20,10 +20,10 @@ class StreamsLost:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        load = Load(world, rate=world.size.rate / 2)
+        load = Load(world, rate=world.size.modest_rate)
         async with load.running():
             for _ in range(world.size.stream_losses):
-                await asyncio.sleep(4.0)
+                await _told_meanwhile(load, 4.0)
                 with world.stack.supervisor.held("nats") as unit:
                     assert isinstance(unit, NatsServer)
                     await unit.kill()
@@ -41,13 +41,13 @@ class StreamsOlder:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        load = Load(world, rate=world.size.rate / 2)
+        load = Load(world, rate=world.size.modest_rate)
         async with load.running():
             for _ in range(world.size.stream_losses):
-                await self._set_back(world)
+                await self._set_back(world, load)
         return {**load.figures, "times": world.size.stream_losses}
 
-    async def _set_back(self, world: World) -> None:
+    async def _set_back(self, world: World, load: Load) -> None:
         older = world.stack.local.folder / "nats.older"
         try:
             with world.stack.supervisor.held("nats") as unit:
@@ -55,7 +55,7 @@ class StreamsOlder:
                 await unit.kill()
                 await asyncio.to_thread(shutil.copytree, unit.store, older)
                 await unit.start()
-            await asyncio.sleep(5.0)
+            await _told_meanwhile(load, 5.0)
             with world.stack.supervisor.held("nats") as unit:
                 assert isinstance(unit, NatsServer)
                 await unit.kill()
@@ -65,3 +65,11 @@ class StreamsOlder:
             await asyncio.sleep(3.0)
         finally:
             shutil.rmtree(older, ignore_errors=True)
+
+
+async def _told_meanwhile(load: Load, seconds: float) -> None:
+    """Let something be told that is going to be lost; a loss of nothing would prove nothing."""
+    before = load.counts["stored"]
+    await asyncio.sleep(seconds)
+    if load.counts["stored"] == before:
+        raise CaseFailedError(f"nothing was stored within {seconds:.0f} s, so nothing can be lost")
