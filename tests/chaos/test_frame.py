@@ -15,10 +15,10 @@ from shared.policy.compiling import compile_policy
 from shared.policy.documents import parse
 from tests.chaos.cases import gate
 from tests.chaos.fail_points import BURYING, PLACES
-from tests.chaos.frame import Report
+from tests.chaos.frame import GATE, Report, World
 from tests.chaos.mutated import FAULTS
 from tests.chaos.poison import bodies
-from tests.chaos.reporting import verdict_of
+from tests.chaos.reporting import stages_of, verdict_of
 from tests.chaos.running import noted_when_broken_off
 from tests.chaos.tenants import POLICY
 
@@ -51,6 +51,29 @@ def test_no_poison_can_be_read() -> None:
 
 def test_the_policy_of_the_tenants_compiles() -> None:
     assert compile_policy(parse(POLICY).values, {}, 1).version == 1
+
+
+def a_world(seed: int) -> Any:
+    nobody: Any = None
+    return World(nobody, nobody, nobody, seed, GATE)
+
+
+def test_a_case_goes_the_same_way_whatever_else_is_run() -> None:
+    first, again, other = a_world(7).of("kills"), a_world(7).of("kills"), a_world(7).of("flood")
+    assert first.chance.random() == again.chance.random() != other.chance.random()
+    assert a_world(8).of("kills").chance.random() != a_world(7).of("kills").chance.random()
+
+
+def test_a_case_has_a_sheet_of_its_own_and_says_where_its_seconds_went() -> None:
+    whole = a_world(7)
+    own = whole.of("kills")
+    for _ in range(2):
+        with own.stage("case"):
+            own.broken.append("something")
+    assert not whole.broken
+    assert not whole.stages
+    report = Report(name="kills", state="passed", seconds=12.3, stages=own.stages)
+    assert stages_of(report).startswith("12 s (busy processors): case 0.0 (")
 
 
 def a_report(number: int, state: Any) -> Report:
