@@ -16,7 +16,7 @@ from tests.chaos.poison import Poisoner
 
 VARIABLE: Final = "RECOURSE_FAIL_POINT"
 REACH_SECONDS: Final = 90.0  # a clock of the complaints takes sixty
-RATE: Final = 15.0
+RATE: Final = 12.0
 
 PLACES: Final[dict[str, tuple[str, ...]]] = {
     "intake": ("api.begun", "api.commit", "intake.stored", "intake.kept", "relay.picked", "relay.leads"),

@@ -94,9 +94,11 @@ class Size(Struct, frozen=True, kw_only=True):
 
     load_seconds: float = 90.0
     kills: int = 30
-    strikers: int = 1
-    rate: float = 45.0  # requests a second; the clocks make three times as much of them within a minute
-    modest_rate: float = 12.0  # where the fault matters, and not how much there is
+    strikers: int = 2
+    rate: float = (
+        45.0  # requests a second on the machine of the calibration; the clocks make three times as much of them
+    )
+    modest_rate: float = 10.0  # where the fault matters, and not how much there is
     power_cuts: int = 2
     visits: tuple[int, ...] = (1,)
     overdue: int = 100_000

@@ -11,7 +11,7 @@ from tests.chaos.disks import lacking, on_own_disk
 from tests.chaos.frame import CaseFailedError, World, until
 from tests.chaos.load import Load
 
-FULL_SECONDS: Final = 6.0
+FULL_SECONDS: Final = 5.0
 DRAINED_SECONDS: Final = 60.0
 
 UNPUBLISHED: Final = " UNION ALL ".join(

@@ -10,6 +10,10 @@ from typing import Any, Final
 from tests.chaos.faults import UNITS, back, strike
 from tests.chaos.frame import CaseFailedError, World
 from tests.chaos.load import Load
+from tests.chaos.speed import machine_speed
+
+SPREAD: Final = 0.95
+"""Over so much of the load are the faults spread, where they take no longer."""
 
 
 class Kills:
@@ -20,12 +24,18 @@ class Kills:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        load, struck = Load(world), Counter[str]()
+        asked = world.size.rate * machine_speed()
+        load, struck = Load(world, rate=asked), Counter[str]()
         began = time.monotonic()
         async with load.running():
             round_ = _Round(world, struck, began)
             await asyncio.gather(*(round_.strike_on() for _ in range(world.size.strikers)))
-        return {**load.figures, **dict(sorted(struck.items())), "faults": struck.total()}
+        return {
+            "asked_per_second": round(asked, 1),
+            **load.figures,
+            **dict(sorted(struck.items())),
+            "faults": struck.total(),
+        }
 
 
 class _Round:
@@ -46,7 +56,8 @@ class _Round:
                 raise CaseFailedError(f"only {self._struck.total()} of {size.kills} faults fitted into the time")
             if self._struck.total() < size.kills:
                 await asyncio.gather(*map(self._strike, self._targets(2 if chance.random() < 0.3 else 1)))
-            await asyncio.sleep(chance.uniform(0.2, 1.0))
+            ahead = size.load_seconds * SPREAD * self._struck.total() / size.kills - passed
+            await asyncio.sleep(max(chance.uniform(0.2, 1.0), ahead))
 
     def _targets(self, number: int) -> list[str]:
         if len(self._queue) < number:

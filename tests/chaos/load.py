@@ -37,7 +37,7 @@ class Load:
         self,
         world: World,
         *,
-        rate: float | None = None,
+        rate: float,
         tenants: list[Tenancy] | None = None,
         acts: float = 0.1,
         among: int = 200,
@@ -47,7 +47,7 @@ class Load:
         acts: so many of them are entries of staff, in one of the `among` last complaints.
         """
         self._world = world
-        self._rate = rate if rate is not None else world.size.rate
+        self._rate = rate
         self._tenants = tenants or world.tenants
         self._chance = random.Random(world.chance.random())
         self._acts = acts

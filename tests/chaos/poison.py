@@ -126,7 +126,7 @@ class Poison:
     async def _loaded(world: World) -> tuple[dict[str, float], tuple[Tenancy, UUID]]:
         """How long assignments took under some load, and one of the complaints."""
         load = Load(world, rate=10.0)
-        await load.last(8.0)
+        await load.last(6.0)
         return await percentiles(world, [case_id for _, case_id in load.stored]), load.stored[-1]
 
     async def _place(self, world: World, poisoner: Poisoner) -> Counter[str]:

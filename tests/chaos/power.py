@@ -25,7 +25,7 @@ class PowerCuts:
         lost = 0
         async with on_own_disk(world, self._unit) as (unit, disk), load.running():
             for _ in range(world.size.power_cuts):
-                await asyncio.sleep(world.chance.uniform(3.0, 5.0))
+                await asyncio.sleep(world.chance.uniform(2.0, 4.0))
                 lost += await cut_power(world, unit, disk)
         if not lost:
             raise CaseFailedError("the cuts lost nothing at all, so they were none")

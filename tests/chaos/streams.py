@@ -23,13 +23,13 @@ class StreamsLost:
         load = Load(world, rate=world.size.modest_rate)
         async with load.running():
             for _ in range(world.size.stream_losses):
-                await _told_meanwhile(load, 4.0)
+                await _told_meanwhile(load, 3.0)
                 with world.stack.supervisor.held("nats") as unit:
                     assert isinstance(unit, NatsServer)
                     await unit.kill()
                     unit.delete_store()
                 await back(world.stack, "nats")
-                await asyncio.sleep(3.0)
+                await asyncio.sleep(2.0)
         return {**load.figures, "losses": world.size.stream_losses}
 
 
@@ -55,14 +55,14 @@ class StreamsOlder:
                 await unit.kill()
                 await asyncio.to_thread(shutil.copytree, unit.store, older)
                 await unit.start()
-            await _told_meanwhile(load, 5.0)
+            await _told_meanwhile(load, 4.0)
             with world.stack.supervisor.held("nats") as unit:
                 assert isinstance(unit, NatsServer)
                 await unit.kill()
                 unit.delete_store()
                 await asyncio.to_thread(shutil.copytree, older, unit.store)
                 await unit.start()
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(2.0)
         finally:
             shutil.rmtree(older, ignore_errors=True)
 
