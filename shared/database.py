@@ -26,6 +26,7 @@ import structlog
 
 from shared import fail_points
 from shared.errors import UnavailableError
+from shared.handover import Handover
 from shared.settings import ServiceSettings
 
 Record = asyncpg.Record
@@ -147,6 +148,7 @@ class Tx:
         """A savepoint: what happens inside is undone if the block raises, and the transaction goes on."""
         name = f"inner_{next(self._savepoints)}"
         await self.finish()
+        after = len(self._after)
         await self._connection.execute(f"SAVEPOINT {name}")
         try:
             yield
@@ -154,6 +156,7 @@ class Tx:
         except BaseException:
             self._last.clear()
             self.kept.clear()
+            del self._after[after:]
             await self._connection.execute(f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
             raise
         await self._connection.execute(f"RELEASE SAVEPOINT {name}")
@@ -175,7 +178,10 @@ class Tx:
             await store(self if tenant_id is None else self.of(tenant_id), self._last.pop((store, tenant_id)))
 
     def after_commit(self, callback: Callable[[], object]) -> None:
-        """Call `callback` once the transaction has committed, and never otherwise: to wake a loop or drop a cached value."""
+        """Call `callback` once the transaction has committed, and never otherwise: to wake a loop or drop a cached value.
+
+        If a savepoint around it is undone, it is not called.
+        """
         self._after.append(callback)
 
     def _committed(self) -> None:
@@ -196,7 +202,7 @@ class Database:
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.service = settings.service
-        self.outbox_added = asyncio.Event()  # set after the commit of a transaction that added to the outbox
+        self.outbox_added = Handover()  # told after the commit of a transaction that added to the outbox
         self._api: asyncpg.Pool | None = None
         self._worker: asyncpg.Pool | None = None
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from uuid import UUID
 
 import msgspec
 
+from shared import handover
 from shared.database import Tx
 from shared.errors import TooLargeError
 from shared.messages.base import Message, encode, subject_of
@@ -15,13 +17,15 @@ from shared.telemetry import traceparent
 ADD = """
 INSERT INTO outbox (tenant_id, message_id, subject, body)
 VALUES ($1, $2, $3, $4)
-    ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING"""
+    ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING
+RETURNING id, message_id"""
 
 ADD_MANY = """
 INSERT INTO outbox (tenant_id, message_id, subject, body)
 SELECT *
   FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[])
-    ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING"""
+    ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING
+RETURNING id, message_id"""
 
 MAX_BODY = 900_000  # bytes; NATS takes 1 MiB with headers, and what it refuses would block what follows
 
@@ -53,10 +57,22 @@ async def store_now(tx: Tx) -> None:
 
 async def _store(tx: Tx, rows: Sequence[Row]) -> None:
     if len(rows) == 1:
-        await tx.execute(ADD, *rows[0])
+        stored = await tx.fetch(ADD, *rows[0])
     else:
-        await tx.execute(ADD_MANY, *(list(column) for column in zip(*rows, strict=True)))
-    tx.after_commit(tx.database.outbox_added.set)
+        stored = await tx.fetch(ADD_MANY, *(list(column) for column in zip(*rows, strict=True)))
+    if not stored:
+        return
+    added = tx.database.outbox_added
+    # Where one was there already, which id is whose is not plain: then the relay reads the table.
+    if [message_id for _, message_id in stored] == [message_id for _, message_id, _, _ in rows]:
+        tx.after_commit(partial(added.give, [_added(row, id_) for row, (id_, _) in zip(rows, stored, strict=True)]))
+    else:
+        tx.after_commit(added.set)
+
+
+def _added(row: Row, row_id: int) -> handover.Row:
+    tenant_id, message_id, subject, body = row
+    return handover.Row(tenant_id, row_id, message_id, subject, body)
 
 
 def _row(message: Message) -> Row:

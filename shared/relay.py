@@ -9,14 +9,20 @@ with their place in the stream, and
 - now and then an audit looks for holes in the middle (`audit`).
 
 Consumers drop what they have seen, so publishing again is always safe.
+
+What was published is marked later, many rows at once, and before anything that goes by the marks. What this process's
+own transactions add comes by hand (`handover.py`); the table is read for what others add, and whenever it is not certain
+that nothing else is to be published before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -29,11 +35,16 @@ from nats.js.api import StreamInfo
 from shared import fail_points
 from shared.database import Database
 from shared.errors import UnavailableError
+from shared.handover import Known, Row
 from shared.ids import new_id
 from shared.messaging import API_SECONDS, Messaging, stream_of
 from shared.telemetry import Metrics, describe
 
-IDLE_FROM, IDLE_TO = 0.05, 2.0  # seconds between two looks while nothing is added
+LOOK_FROM, LOOK_TO = 0.05, 1.0  # seconds between two looks into the table for what nobody told of
+MARK_SECONDS = 0.2  # from publishing to marking
+MARK_MANY = 200  # rows that are marked without waiting; a look into the table passes over them one by one
+LEAVE_SECONDS = 2.0  # for the last marks
+RETRY_SECONDS = 0.5
 LOCK_SECONDS = 1.0  # between two attempts to take over
 RESET_CHUNK = 5_000
 AUDIT_SAMPLE = 50  # places whose message is looked at
@@ -51,19 +62,22 @@ SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
 NEXT = """
 SELECT tenant_id, id, message_id, subject, body
   FROM outbox
- WHERE published_at IS NULL
+ WHERE published_at IS NULL AND id <> ALL ($2::bigint[])
  ORDER BY id
  LIMIT $1"""
 
+# Tells besides which transaction it was, and which was the oldest under way.
 MARK = """
-UPDATE outbox
-   SET published_at = clock_timestamp(), stream_seq = done.stream_seq
-  FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS done (tenant_id, id, stream_seq)
- WHERE outbox.tenant_id = done.tenant_id AND outbox.id = done.id"""
+WITH marked AS (
+     UPDATE outbox
+        SET published_at = clock_timestamp() - make_interval(secs => done.seconds_ago), stream_seq = done.stream_seq
+       FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::float8[]) AS done (tenant_id, id, stream_seq, seconds_ago)
+      WHERE outbox.tenant_id = done.tenant_id AND outbox.id = done.id)
+SELECT pg_current_xact_id()::text::bigint AS own, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest"""
 
 WAITING = """
 SELECT count(*) AS waiting, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS oldest_seconds
-  FROM (SELECT created_at FROM outbox WHERE published_at IS NULL ORDER BY id LIMIT 10000) AS queue"""
+  FROM (SELECT created_at FROM outbox WHERE published_at IS NULL AND id <> ALL ($1::bigint[]) ORDER BY id LIMIT 10000) AS queue"""
 
 KNOWN_STREAM = """
 SELECT stream_created
@@ -105,6 +119,14 @@ SELECT message_id, stream_seq
  WHERE stream_seq = ANY ($1::bigint[])"""
 
 
+class Published(NamedTuple):
+    """A row that is in the stream and not marked so; `at` by the clock of the event loop."""
+
+    tenant_id: UUID
+    place: int
+    at: float
+
+
 class Relay:
     """Run `run` as a task. `is_leader` tells whether this process publishes; `ready` whether the stream has been repaired."""
 
@@ -119,6 +141,12 @@ class Relay:
         self._audit_at = 0.0
         self._measure_at = 0.0
         self._highest = 0  # the last place of the stream, as far as we know
+        self._added = database.outbox_added
+        self._known = Known()
+        self._unmarked: dict[int, Published] = {}
+        self._mark_at = math.inf
+        self._look_at = 0.0
+        self._look_seconds = LOOK_FROM
         self.is_leader = False
         self.failing_since: float | None = None
         self._log = structlog.get_logger().bind(service=self._service)
@@ -144,9 +172,19 @@ class Relay:
             finally:
                 self.is_leader = False
                 self._repaired_generation = 0
+                self._added.set()  # nobody takes what is given
                 if connection is not None:
-                    with contextlib.suppress(Exception):
-                        await connection.close(timeout=2)
+                    await _to_the_end(self._leave(connection))
+
+    async def _leave(self, connection: asyncpg.Connection) -> None:
+        """Mark what was published, if the connection still serves; what is not marked will be published again."""
+        with contextlib.suppress(Exception):
+            if not connection.is_closed():
+                await asyncio.wait_for(self._mark(connection), LEAVE_SECONDS)
+        self._unmarked.clear()
+        self._mark_at = math.inf
+        with contextlib.suppress(Exception):
+            await connection.close(timeout=2)
 
     async def _lead(self, connection: asyncpg.Connection) -> None:
         await connection.execute(BY_KEY)
@@ -155,12 +193,11 @@ class Relay:
                 break
             await asyncio.sleep(LOCK_SECONDS)
         self.is_leader = True
+        self._known = Known()
         self._log.info("relay_leads")
         fail_points.reach("relay.leads")
-        idle = IDLE_FROM
         loop = asyncio.get_running_loop()
         while True:
-            self._database.outbox_added.clear()
             if loop.time() >= self._measure_at:
                 self._measure_at = loop.time() + MEASURE_SECONDS
                 await self.measure(connection)
@@ -172,21 +209,18 @@ class Relay:
                 self._log.warning("relay_failed", **describe(error))
                 self._failed()
                 self._repaired_generation = 0  # what got through is not known: compare before going on
-                await asyncio.sleep(min(1.0, idle * 10))
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             self.failing_since = None
-            if busy:
-                idle = IDLE_FROM
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(idle):
-                    await self._database.outbox_added.wait()
-                idle = IDLE_FROM
-                continue
-            idle = min(idle * 2, IDLE_TO)
+            if not busy:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(min(self._look_at, self._mark_at)):
+                        await self._added.wait()
 
     async def round(self, connection: asyncpg.Connection) -> bool:
-        """Repair if need be, publish one batch, and return whether there may be more."""
+        """Repair if need be, publish one batch, mark what is due, and return whether there may be more to publish."""
+        if not self._messaging.is_connected:
+            await self._mark(connection)  # nobody knows for how long
         await self._messaging.wait_connected()
         generation = self._messaging.generation
         now = asyncio.get_running_loop().time()
@@ -198,29 +232,60 @@ class Relay:
         elif now >= self._audit_at:
             self._audit_at = now + self._settings.audit_seconds
             await self.audit(connection)
-        rows = await connection.fetch(NEXT, self._settings.outbox_batch)
+        rows = await self._next(connection)
         if rows:
+            if connection.is_closed():
+                raise ConnectionError("the lock went with the connection")
             fail_points.reach("relay.picked")
             await self._publish(connection, rows)
-        return len(rows) == self._settings.outbox_batch
+        if len(self._unmarked) >= MARK_MANY or asyncio.get_running_loop().time() >= self._mark_at:
+            await self._mark(connection)
+        return self._added.in_table
+
+    async def _next(self, connection: asyncpg.Connection) -> Sequence[Row]:
+        """Return what is to be published next: what was handed over, if nothing else may have to go before it, or what the table has."""
+        added = self._added
+        now = asyncio.get_running_loop().time()
+        was_told = added.in_table
+        given = added.take()
+        if not was_told and now < self._look_at:
+            new = [row for row in given if self._known.note(row.id)]
+            if self._known.is_complete or not given:
+                return new
+        added.look()
+        limit = self._settings.outbox_batch
+        try:
+            rows = [Row(*record) for record in await connection.fetch(NEXT, limit, list(self._unmarked))]
+        except BaseException:
+            added.set()
+            raise
+        for row in rows:
+            self._known.note(row.id)
+        if len(rows) == limit:
+            added.set()
+        # Rows that nobody here told of are another process's; where they come from there may be more.
+        is_surprised = not was_told and len(rows) > len(given)
+        self._look_seconds = LOOK_FROM if is_surprised else min(self._look_seconds * 2, LOOK_TO)
+        self._look_at = now + self._look_seconds
+        return rows
 
     # -- publishing --------------------------------------------------------------------------------------------------------
 
-    async def _publish(self, connection: asyncpg.Connection, rows: list[asyncpg.Record]) -> None:
+    async def _publish(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
         if len(rows) > 1 and not self._may_have_duplicates:
             try:
-                await self._mark(connection, rows, await self._publish_batch(rows), "batch")
+                await self._note(connection, rows, await self._publish_batch(rows), "batch")
                 return
             except nats.js.errors.APIError as refusal:
                 if refusal.err_code != DUPLICATE_IN_BATCH:
                     raise
         for row in rows:
             place, way = await self._publish_one(row)
-            await self._mark(connection, [row], place, way)
+            await self._note(connection, [row], place, way)
         # Those that are there already come in a run; the next full batch tries to go through as one again.
         self._may_have_duplicates = False
 
-    async def _publish_batch(self, rows: list[asyncpg.Record]) -> int:
+    async def _publish_batch(self, rows: Sequence[Row]) -> int:
         """Publish all or none, atomically, and return the place of the last; the others stand right before it."""
         client = self._messaging.client
         if not client.is_connected:
@@ -229,55 +294,73 @@ class Relay:
         last = len(rows)
         constant: dict[str, bytes] = {}
         for number, row in enumerate(rows[:-1], start=1):
-            subject = row["subject"]
-            if subject not in constant:
-                constant[subject] = _constant_headers(subject, batch_id)
+            if row.subject not in constant:
+                constant[row.subject] = _constant_headers(row.subject, batch_id)
             # The client's own `publish` formats and checks eight headers of each message, which took longer than all the rest here. Ours
             # are ids and tokens of subjects. The request below sends what is pending.
-            await client._send_command(_frame(row, constant[subject], number))
+            await client._send_command(_frame(row, constant[row.subject], number))
         headers = {
             **_headers(rows[-1]),
             "Nats-Batch-Id": batch_id,
             "Nats-Batch-Sequence": str(last),
             "Nats-Batch-Commit": "1",
         }
-        answer = await client.request(rows[-1]["subject"], rows[-1]["body"], timeout=API_SECONDS, headers=headers)
+        answer = await client.request(rows[-1].subject, rows[-1].body, timeout=API_SECONDS, headers=headers)
         return _place(answer.data)
 
-    async def _publish_one(self, row: asyncpg.Record) -> tuple[int, str]:
+    async def _publish_one(self, row: Row) -> tuple[int, str]:
         """Publish one message, unless the stream has it; return its place, and whether it was there."""
         js = self._messaging.js
-        ack = await js.publish(row["subject"], row["body"], headers=_headers(row), timeout=API_SECONDS)
+        ack = await js.publish(row.subject, row.body, headers=_headers(row), timeout=API_SECONDS)
         if not ack.duplicate:
             return ack.seq, "single"
-        if await self._holds(ack.seq, row["message_id"]):
+        if await self._holds(ack.seq, row.message_id):
             return ack.seq, "duplicate"
         # The server remembers the id of a message that it has lost; under another id it takes it.
-        headers = {**_headers(row), "Nats-Msg-Id": f"{row['message_id']}/{new_id()}"}
-        ack = await js.publish(row["subject"], row["body"], headers=headers, timeout=API_SECONDS)
+        headers = {**_headers(row), "Nats-Msg-Id": f"{row.message_id}/{new_id()}"}
+        ack = await js.publish(row.subject, row.body, headers=headers, timeout=API_SECONDS)
         return ack.seq, "single"
 
-    async def _mark(self, connection: asyncpg.Connection, rows: list[asyncpg.Record], last: int, way: str) -> None:
+    async def _note(self, connection: asyncpg.Connection, rows: Sequence[Row], last: int, way: str) -> None:
+        """Note where these rows stand in the stream, one after the other."""
         fail_points.reach("relay.published")
         first = last - len(rows) + 1
         if way != "duplicate":
             if first <= self._highest:  # the stream has lost its tail since it was compared, and these took the places
+                await self._mark(connection)
                 lost = await self._unpublish_above(connection, first - 1)
                 self._may_have_duplicates = True
                 self._log.warning("stream_repaired", resent=lost, reason="the stream has gone back", last_seq=first - 1)
             self._highest = last
-        await connection.execute(
-            MARK,
-            [row["tenant_id"] for row in rows],
-            [row["id"] for row in rows],
-            list(range(first, last + 1)),
-        )
-        fail_points.reach("relay.marked")
+        now = asyncio.get_running_loop().time()
+        for place, row in enumerate(rows, first):
+            self._unmarked[row.id] = Published(row.tenant_id, place, now)
+        self._mark_at = min(self._mark_at, now + MARK_SECONDS)
         self._metrics.outbox_published.labels(self._service, way).inc(len(rows))
+
+    async def _mark(self, connection: asyncpg.Connection) -> None:
+        """Mark what was published, by the connection that holds the lock: where the lock is lost, another publishes it again."""
+        if not self._unmarked:
+            return
+        now = asyncio.get_running_loop().time()
+        done = self._unmarked.values()
+        row = await connection.fetchrow(
+            MARK,
+            [each.tenant_id for each in done],
+            list(self._unmarked),
+            [each.place for each in done],
+            [now - each.at for each in done],
+        )
+        assert row is not None
+        self._unmarked.clear()
+        self._mark_at = math.inf
+        fail_points.reach("relay.marked")
+        if self._known.settle(row["own"], row["oldest"]):
+            self._added.set()
 
     async def measure(self, connection: asyncpg.Connection) -> None:
         """Tell how much waits, and for how long."""
-        [row] = await connection.fetch(WAITING)
+        [row] = await connection.fetch(WAITING, list(self._unmarked))
         self._metrics.outbox_waiting.labels(self._service).set(row["waiting"])
         self._metrics.outbox_oldest_seconds.labels(self._service).set(row["oldest_seconds"])
 
@@ -285,6 +368,8 @@ class Relay:
 
     async def repair(self, connection: asyncpg.Connection) -> int:
         """Compare the stream with what was published; return how many rows will be published again."""
+        await self._mark(connection)
+        self._added.set()
         info = await self._messaging.ensure_stream()
         created = _created(info)
         known = await connection.fetchval(KNOWN_STREAM)
@@ -328,6 +413,7 @@ class Relay:
 
     async def _unpublish_above(self, connection: asyncpg.Connection, place: int) -> int:
         total = 0
+        self._added.set()
         while True:
             tag = await connection.execute(UNPUBLISH_ABOVE, place, RESET_CHUNK)
             count = int(tag.rpartition(" ")[2])
@@ -337,6 +423,8 @@ class Relay:
 
     async def audit(self, connection: asyncpg.Connection) -> int:
         """Look for holes: places that hold nothing, or something else. What stood there is published again; return how many rows."""
+        await self._mark(connection)
+        self._added.set()
         state = await self._state()
         missing = set(state.deleted or ()) | set((state.lost or _Lost()).msgs or ())
         lowest = await connection.fetchval(LOWEST)
@@ -374,10 +462,10 @@ class Relay:
             self.failing_since = asyncio.get_running_loop().time()
 
 
-def _headers(row: asyncpg.Record) -> dict[str, str]:
+def _headers(row: Row) -> dict[str, str]:
     """CloudEvents attributes as headers; the body is the message itself."""
-    message_id = str(row["message_id"])
-    return {"Nats-Msg-Id": message_id, "ce-id": message_id, **_attributes(row["subject"])}
+    message_id = str(row.message_id)
+    return {"Nats-Msg-Id": message_id, "ce-id": message_id, **_attributes(row.subject)}
 
 
 def _attributes(subject: str) -> dict[str, str]:
@@ -397,18 +485,18 @@ def _constant_headers(subject: str, batch_id: str) -> bytes:
     return b"NATS/1.0\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in lines.items())
 
 
-def _frame(row: asyncpg.Record, constant: bytes, number: int) -> bytes:
+def _frame(row: Row, constant: bytes, number: int) -> bytes:
     """One message of a batch as the protocol has it."""
-    message_id = str(row["message_id"]).encode()
+    message_id = str(row.message_id).encode()
     headers = b"%bNats-Msg-Id: %b\r\nce-id: %b\r\nNats-Batch-Sequence: %d\r\n\r\n" % (
         constant,
         message_id,
         message_id,
         number,
     )
-    body = row["body"]
+    body = row.body
     return b"HPUB %b %d %d\r\n%b%b\r\n" % (
-        row["subject"].encode(),
+        row.subject.encode(),
         len(headers),
         len(headers) + len(body),
         headers,
@@ -446,3 +534,16 @@ def _place(answer: bytes) -> int:
 
 def _created(info: StreamInfo) -> str:
     return str(info.created)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Finish `work`, however often the task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    is_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError

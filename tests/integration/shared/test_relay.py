@@ -14,8 +14,9 @@ import nats.js.errors
 import pytest
 from nats.js import JetStreamContext
 
-from shared import outbox
-from shared.messages.base import encode
+from shared import outbox, relay
+from shared.database import Tx
+from shared.messages.base import encode, subject_of
 from shared.service import Service
 from tests.infra import Infra
 from tests.stack import Stack, a_request
@@ -25,9 +26,12 @@ from tests.waiting import until
 async def stream(service: Service) -> list[str]:
     """The ids of the messages in the stream, in its order."""
     js = service.runtime.nats.js
-    info = await js.stream_info("INTAKE")
+    try:
+        info = await js.stream_info("INTAKE")
+    except nats.js.errors.NotFoundError:
+        return []
     found = []
-    for place in range(info.state.first_seq, info.state.last_seq + 1):
+    for place in range(max(1, info.state.first_seq), info.state.last_seq + 1):
         try:
             message = await js.get_msg("INTAKE", seq=place, direct=True)
         except nats.js.errors.NotFoundError:
@@ -300,3 +304,184 @@ async def test_what_was_committed_first_is_published_first(stack: Stack) -> None
             ids.append(entry.message_id)
         await until(lambda: drained(stack, 30))
         assert await stream(intake) == [str(each) for each in ids]
+
+
+@pytest.fixture
+def marking_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published is marked only when something needs it."""
+    monkeypatch.setattr(relay, "MARK_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def looking_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is read only when there is a reason to."""
+    monkeypatch.setattr(relay, "LOOK_FROM", 3600.0)
+    monkeypatch.setattr(relay, "LOOK_TO", 3600.0)
+
+
+async def in_stream(service: Service, count: int) -> bool:
+    return service.relay.has_repaired and len(await stream(service)) == count
+
+
+@pytest.mark.usefixtures("marking_is_far")
+async def test_what_is_published_and_not_marked_is_not_published_again_and_marked_at_the_stop(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        messages = [a_request(uuid4()) for _ in range(10)]
+        for message in messages:
+            await stack.tell(intake, message)
+            intake.runtime.db.outbox_added.set()  # the table is read as well
+        await until(lambda: in_stream(intake, 10))
+        assert await unpublished(stack) == 10
+        async with stack.service("intake") as second:
+            stack.running.remove(intake)
+            await intake.stop()
+            assert await unpublished(stack) == 0
+            await until(lambda: leads(second))
+            rows = await stack.root.fetch("SELECT message_id, stream_seq FROM intake.outbox ORDER BY id")
+            assert [(row["message_id"], row["stream_seq"]) for row in rows] == [
+                (message.message_id, place) for place, message in enumerate(messages, 1)
+            ]
+            assert await stream(second) == [str(message.message_id) for message in messages]
+
+
+@pytest.mark.usefixtures("marking_is_far")
+async def test_many_are_marked_without_waiting(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        await stack.tell(intake, *(a_request(uuid4()) for _ in range(relay.MARK_MANY)))
+        await until(lambda: drained(stack, relay.MARK_MANY))
+
+
+@pytest.mark.usefixtures("marking_is_far")
+async def test_what_waits_to_be_marked_does_not_wait_to_be_published(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        await stack.tell(intake, *(a_request(uuid4()) for _ in range(5)))
+        await until(lambda: in_stream(intake, 5))
+        connection = await intake.runtime.db.connect()
+        await intake.relay.measure(connection)
+        await connection.close()
+        assert 'recourse_outbox_waiting{service="intake"} 0.0' in intake.runtime.metrics.render().decode()
+
+
+@pytest.mark.usefixtures("marking_is_far")
+async def test_a_stream_deleted_before_its_messages_are_marked_is_refilled(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        before = [a_request(uuid4()) for _ in range(20)]
+        await stack.tell(intake, *before)
+        await until(lambda: in_stream(intake, 20))
+        client, js = await as_operator(stack.infra)
+        await js.delete_stream("INTAKE")
+        await client.close()
+        last = a_request(uuid4())
+        await stack.tell(intake, last)
+        await until(lambda: holds_all(intake, [*before, last]))
+
+
+@pytest.mark.usefixtures("marking_is_far")
+async def test_a_stream_that_went_back_unnoticed_gets_what_was_not_marked_again(stack: Stack) -> None:
+    """Its end is gone, and nobody has been told: the next message takes the place of one that was published before."""
+    async with stack.service("intake") as intake:
+        before = [a_request(uuid4()) for _ in range(20)]
+        await stack.tell(intake, *before)
+        await until(lambda: in_stream(intake, 20))
+        client, js = await as_operator(stack.infra)
+        config = (await js.stream_info("INTAKE")).config
+        await js.delete_stream("INTAKE")
+        await js.add_stream(config)
+        await client.close()
+        last = a_request(uuid4())
+        await stack.tell(intake, last)
+        await until(lambda: holds_all(intake, [*before, last]))
+
+
+@pytest.mark.usefixtures("marking_is_far")
+async def test_what_was_not_marked_when_the_lead_was_lost_stands_in_the_stream_once(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        for number in range(3):
+            await stack.tell(intake, *(a_request(uuid4()) for _ in range(10)))
+            await until(partial(in_stream, intake, (number + 1) * 10))
+            await stack.root.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'intake_worker' AND datname = current_database()"
+            )
+        await stack.tell(intake, a_request(uuid4()))
+        await until(lambda: in_stream(intake, 31))
+
+
+async def knows_all(stack: Stack, service: Service) -> bool:
+    """Until the relay has seen the transactions end that were under way when it began, it reads the table. Tells one message more."""
+    await stack.tell(service, a_request(uuid4()))
+    return service.relay._known.is_complete
+
+
+@pytest.mark.usefixtures("looking_is_far")
+async def test_what_is_handed_over_is_published_without_reading_the_table(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack.service("intake") as intake:
+        await until(lambda: knows_all(stack, intake))
+        count = int(await stack.root.fetchval("SELECT count(*) FROM intake.outbox"))
+        await until(lambda: drained(stack, count))
+        monkeypatch.setattr(relay, "NEXT", "SELECT 1 / 0")
+        messages = [a_request(uuid4()) for _ in range(10)]
+        for message in messages[:5]:
+            await stack.tell(intake, message)
+        await stack.tell(intake, *messages[5:])
+        await until(lambda: drained(stack, count + 10))
+        assert (await stream(intake))[count:] == [str(message.message_id) for message in messages]
+
+
+@pytest.mark.usefixtures("looking_is_far")
+async def test_what_another_process_added_before_is_published_before(stack: Stack) -> None:
+    """Nobody tells the relay of it, but its id is missing among those that it knows."""
+    async with stack.service("intake") as intake:
+        await until(lambda: knows_all(stack, intake))
+        told = []
+        for _ in range(10):
+            other, own = a_request(uuid4()), a_request(uuid4())
+            await stack.root.execute(
+                "INSERT INTO intake.outbox (tenant_id, message_id, subject, body) VALUES ($1, $2, $3, $4)",
+                other.tenant_id,
+                other.message_id,
+                subject_of(other),
+                encode(other),
+            )
+            await stack.tell(intake, own)
+            told += [str(other.message_id), str(own.message_id)]
+        await until(lambda: holds(intake, told[-1]))
+        assert (await stream(intake))[-20:] == told
+
+
+async def holds(service: Service, message_id: str) -> bool:
+    return service.relay.has_repaired and message_id in await stream(service)
+
+
+async def test_writers_of_two_processes_that_take_turns_are_told_in_turn(stack: Stack) -> None:
+    async with stack.service("intake") as first, stack.service("intake") as second:
+        ids: list[str] = []
+        for number in range(40):
+            await stack.tell(second if number % 3 else first, entry := a_request(uuid4()))
+            ids.append(str(entry.message_id))
+        await until(lambda: drained(stack, 40))
+        assert await stream(first) == ids
+
+
+async def test_nothing_is_told_of_what_a_savepoint_undid(stack: Stack) -> None:
+    async with stack.service("intake") as intake:
+        await until(lambda: knows_all(stack, intake))
+        tenant = uuid4()
+        before, undone, after = (a_request(tenant) for _ in range(3))
+
+        async def told_in_vain(tx: Tx) -> None:
+            async with tx.transaction():
+                await outbox.add(tx, undone)
+                await outbox.store_now(tx)
+                raise LookupError
+
+        async with intake.runtime.db.api_tx(tenant) as tx:
+            await outbox.add(tx, before)
+            with pytest.raises(LookupError):
+                await told_in_vain(tx)
+            await outbox.add(tx, after)
+        await until(lambda: holds(intake, str(after.message_id)))
+        found = await stream(intake)
+        assert str(undone.message_id) not in found
+        assert found.index(str(before.message_id)) < found.index(str(after.message_id))
