@@ -47,7 +47,8 @@ def test_more_rows_than_are_kept_are_left_to_the_table() -> None:
     handover = Handover()
     handover.look()
     handover.give([a_row(number) for number in range(MOST)])
-    assert not handover.in_table
+    assert len(handover.take()) == MOST
+    handover.give([a_row(number) for number in range(MOST)])
     handover.give([a_row(MOST)])
     assert handover.in_table
     assert handover.take() == []
