@@ -243,27 +243,38 @@ SELECT tenant_id
   FROM waiting
  WHERE EXISTS (SELECT 1 FROM stale WHERE stale.tenant_id = waiting.tenant_id AND not_before <= clock_timestamp())"""
 
-# The cases of the notes that are due, and then all notes about these cases. Nothing is taken before the tenant itself is known.
+# Of each tenant the cases of the notes that are due, and then all notes about these cases. Nothing is taken before the tenant itself is
+# known.
 CLAIM_STALE = """
-WITH place AS (SELECT zone FROM tenant WHERE tenant_id = $1),
+WITH place AS MATERIALIZED (
+    SELECT asked.tenant_id, (SELECT zone FROM tenant WHERE tenant.tenant_id = asked.tenant_id) AS zone
+      FROM unnest($1::uuid[]) AS asked(tenant_id)),
 due AS MATERIALIZED (
-    SELECT case_id
-      FROM stale
-     WHERE tenant_id = $1 AND not_before <= clock_timestamp() AND EXISTS (SELECT 1 FROM place)
-     ORDER BY not_before, id
-     LIMIT $2),
-claimed AS (
-    SELECT case_id, id
-      FROM stale
-     WHERE tenant_id = $1 AND case_id = ANY (ARRAY (SELECT case_id FROM due))
-       FOR UPDATE SKIP LOCKED),
+    SELECT place.tenant_id, noted.case_id
+      FROM place
+     CROSS JOIN LATERAL (
+        SELECT case_id
+          FROM stale
+         WHERE stale.tenant_id = place.tenant_id AND not_before <= clock_timestamp()
+         ORDER BY not_before, id
+         LIMIT $2) AS noted
+     WHERE place.zone IS NOT NULL),
+claimed AS MATERIALIZED (
+    SELECT noted.case_id, noted.id
+      FROM (SELECT DISTINCT tenant_id, case_id FROM due) AS named
+     CROSS JOIN LATERAL (
+        SELECT case_id, id
+          FROM stale
+         WHERE stale.tenant_id = named.tenant_id AND stale.case_id = named.case_id
+           FOR UPDATE SKIP LOCKED) AS noted),
 taken AS (
     DELETE FROM stale
-     USING claimed
-     WHERE stale.tenant_id = $1 AND stale.case_id = claimed.case_id AND stale.id = claimed.id
-    RETURNING stale.case_id)
-SELECT (SELECT zone FROM place) AS zone, (SELECT count(*) FROM due) AS due, array_agg(DISTINCT case_id ORDER BY case_id) AS cases
-  FROM taken"""
+     WHERE tenant_id = ANY ($1) AND case_id = ANY (ARRAY (SELECT case_id FROM claimed)) AND id = ANY (ARRAY (SELECT id FROM claimed))
+    RETURNING stale.tenant_id, stale.case_id)
+SELECT place.tenant_id, place.zone, (SELECT count(*) FROM due WHERE due.tenant_id = place.tenant_id) AS due,
+       (SELECT array_agg(DISTINCT case_id ORDER BY case_id) FROM taken WHERE taken.tenant_id = place.tenant_id) AS cases
+  FROM place
+ WHERE place.zone IS NOT NULL"""
 
 CLAIM_CASE = """
 WITH claimed AS (
@@ -307,10 +318,14 @@ SELECT pg_advisory_xact_lock(hashtextextended('reporting rollup ' || $1::text, 0
 
 # A case has no row to lock before its fact is made. The cases come in their order, so nobody waits for one who waits for him.
 LOCK_CASES = """
-SELECT pg_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || $1::text, 0))
+SELECT pg_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || tenant_id::text, 0))
+  FROM unnest($1::uuid[]) AS of(tenant_id)
  UNION ALL
-SELECT pg_advisory_xact_lock(hashtextextended('reporting fact ' || $1 || ' ' || case_id::text, 0))
-  FROM unnest($2::uuid[]) AS named(case_id)"""
+SELECT pg_advisory_xact_lock(hashtextextended('reporting fact ' || tenant_id::text || ' ' || case_id::text, 0))
+  FROM unnest($2::uuid[], $3::uuid[]) AS named(tenant_id, case_id)"""
+
+Case = tuple[UUID, UUID]
+"""Tenant and case."""
 
 
 async def due_tenants(tx: Tx) -> list[UUID]:
@@ -319,18 +334,22 @@ async def due_tenants(tx: Tx) -> list[UUID]:
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """What was taken off the queue: the cases, each once, in order; and the tenant's zone, "" as long as the tenant is on its way."""
+    """What was taken off a tenant's queue: the cases, each once, in order; and its zone."""
 
     zone: str
     cases: list[UUID]
     due: int  # notes that were; as many as asked for: there may be more
 
 
-async def claim_stale(tx: Tx, tenant_id: UUID, limit: int) -> Claimed:
-    """Take the notes of some cases off the queue: up to `limit` that are due, and whatever else was noted of their cases."""
-    row = await tx.fetchrow(CLAIM_STALE, tenant_id, limit)
-    assert row is not None
-    return Claimed(row["zone"] or "", row["cases"] or [], row["due"])
+async def claim_stale(tx: Tx, tenants: Sequence[UUID], limit: int) -> dict[UUID, Claimed]:
+    """Take the notes of some cases off each tenant's queue: up to `limit` that are due, and whatever else was noted of their cases.
+
+    Tenants that are still on their way are left out.
+    """
+    return {
+        row["tenant_id"]: Claimed(row["zone"], row["cases"] or [], row["due"])
+        for row in await tx.fetch(CLAIM_STALE, tenants, limit)
+    }
 
 
 async def claim_case(tx: Tx, tenant_id: UUID, case_id: UUID) -> None:
@@ -374,41 +393,42 @@ async def lock_rollup(tx: Tx, tenant_id: UUID) -> None:
     await tx.execute(LOCK_ALONE, str(tenant_id))
 
 
-async def lock_cases(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> None:
-    """Hold these cases until the transaction ends, also those that have no fact yet, and the tenant's rollup together with others.
+async def lock_cases(tx: Tx, cases: Sequence[Case]) -> None:
+    """Hold these cases until the transaction ends, also those that have no fact yet, and their tenants' rollups together with others.
 
     Args:
-        case_ids: in order and each once.
+        cases: in order and each once.
     """
-    await tx.execute(LOCK_CASES, str(tenant_id), case_ids)
+    tenants = [tenant_id for tenant_id, _ in cases]
+    await tx.execute(LOCK_CASES, list(dict.fromkeys(tenants)), tenants, [case_id for _, case_id in cases])
 
 
 # --- what was told of some cases
 
 TOLD = """
-SELECT named.case_id,
-       (SELECT counted::text FROM fact WHERE fact.tenant_id = $1 AND fact.case_id = named.case_id) AS counted,
+SELECT named.tenant_id, named.case_id,
+       (SELECT counted::text FROM fact WHERE fact.tenant_id = named.tenant_id AND fact.case_id = named.case_id) AS counted,
        lines.case_kind, lines.number, lines.source, lines.timeline,
-       (SELECT body::text FROM standing WHERE standing.tenant_id = $1 AND standing.case_id = named.case_id) AS standing,
+       (SELECT body::text FROM standing WHERE standing.tenant_id = named.tenant_id AND standing.case_id = named.case_id) AS standing,
        (SELECT '[' || string_agg(effect::text, ',' ORDER BY key) || ']'
           FROM announcement
-         WHERE announcement.tenant_id = $1 AND announcement.case_id = named.case_id AND NOT is_withdrawn) AS effects,
+         WHERE announcement.tenant_id = named.tenant_id AND announcement.case_id = named.case_id AND NOT is_withdrawn) AS effects,
        (SELECT json_agg(json_build_array(kind, currency, minor))::text
           FROM (SELECT kind, currency, sum(difference_minor)::bigint AS minor
                   FROM posting
-                 WHERE posting.tenant_id = $1 AND posting.case_id = named.case_id
+                 WHERE posting.tenant_id = named.tenant_id AND posting.case_id = named.case_id
                  GROUP BY kind, currency) AS amount) AS amounts,
        (SELECT json_agg(json_build_array(channel, state, number))::text
           FROM (SELECT channel, state, count(*) AS number
                   FROM delivery
-                 WHERE delivery.tenant_id = $1 AND delivery.case_id = named.case_id
+                 WHERE delivery.tenant_id = named.tenant_id AND delivery.case_id = named.case_id
                  GROUP BY channel, state) AS message) AS messages
-  FROM unnest($2::uuid[]) AS named(case_id)
+  FROM unnest($1::uuid[], $2::uuid[]) AS named(tenant_id, case_id)
  CROSS JOIN LATERAL (
     SELECT max(entry.case_kind) AS case_kind, max(entry.number) AS number, max(entry.source) AS source,
            '[' || string_agg(entry.body::text, ',' ORDER BY entry.seq) || ']' AS timeline
       FROM entry
-     WHERE entry.tenant_id = $1 AND entry.case_id = named.case_id) AS lines"""
+     WHERE entry.tenant_id = named.tenant_id AND entry.case_id = named.case_id) AS lines"""
 
 _ENTRY = msgspec.json.Decoder(Entry)
 _TIMELINE = msgspec.json.Decoder(list[Entry])
@@ -419,10 +439,11 @@ _ROW = msgspec.json.Decoder(FactRow)
 _COUNTED = msgspec.json.Decoder(Counted)
 
 
-async def told(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> list[tuple[Told, Counted | None]]:
-    """Return what was told of each of these cases, and what its fact has added so far."""
+async def told(tx: Tx, cases: Sequence[Case]) -> list[tuple[UUID, Told, Counted | None]]:
+    """Return tenant, what was told of each of these cases, and what its fact has added so far."""
     return [
         (
+            row["tenant_id"],
             Told(
                 case_id=row["case_id"],
                 case_kind=row["case_kind"] or "complaint",
@@ -436,7 +457,7 @@ async def told(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> list[tuple[
             ),
             None if row["counted"] is None else _COUNTED.decode(row["counted"]),
         )
-        for row in await tx.fetch(TOLD, tenant_id, case_ids)
+        for row in await tx.fetch(TOLD, [tenant_id for tenant_id, _ in cases], [case_id for _, case_id in cases])
     ]
 
 
@@ -450,13 +471,13 @@ def _sums(text: str | None) -> dict[tuple[str, str], int]:
 PUT_FACTS = """
 INSERT INTO fact (tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state,
                   outcome, is_late, is_closed, zone, day, counted, body)
-SELECT $1, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state, outcome, is_late,
+SELECT tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state, outcome, is_late,
        is_closed, zone, day, counted::jsonb, body::jsonb
-  FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[],
+  FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[],
               $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[], $17::text[],
               $18::date[], $19::text[], $20::text[])
-       AS new(case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state, outcome, is_late,
-              is_closed, zone, day, counted, body)
+       AS new(tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state,
+              outcome, is_late, is_closed, zone, day, counted, body)
     ON CONFLICT (tenant_id, case_id) DO UPDATE
    SET seq = excluded.seq, case_kind = excluded.case_kind, number = excluded.number, received_at = excluded.received_at,
        last_at = excluded.last_at, kind = excluded.kind, category = excluded.category, severity = excluded.severity,
@@ -467,35 +488,44 @@ SELECT $1, case_id, seq, case_kind, number, received_at, last_at, kind, category
 ADD_TO_ROLLUP = """
 WITH sums AS (
     INSERT INTO rollup (tenant_id, day, dimension, part, measure, amount)
-    SELECT $1, day, dimension, part, measure, amount
-      FROM unnest($2::date[], $3::text[], $4::text[], $5::text[], $6::bigint[])
-           AS added(day, dimension, part, measure, amount)
-     ORDER BY day, dimension, part, measure
+    SELECT tenant_id, day, dimension, part, measure, amount
+      FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+           AS added(tenant_id, day, dimension, part, measure, amount)
+     ORDER BY tenant_id, day, dimension, part, measure
     ON CONFLICT (tenant_id, day, dimension, part, measure) DO UPDATE SET amount = rollup.amount + excluded.amount
-    RETURNING day, amount)
-SELECT array_agg(DISTINCT day) FROM sums WHERE amount = 0"""
+    RETURNING tenant_id, day, amount)
+SELECT DISTINCT tenant_id, day FROM sums WHERE amount = 0"""
 
 DROP_EMPTY = """
 DELETE FROM rollup
  WHERE tenant_id = $1 AND day = ANY($2::date[]) AND amount = 0"""
 
 
-async def put_facts(tx: Tx, tenant_id: UUID, facts: Sequence[StoredFact]) -> None:
+async def put_facts(tx: Tx, facts: Sequence[tuple[UUID, StoredFact]]) -> None:
+    """Store facts, each with its tenant."""
     if facts:
         rows = {
-            each.case_id: (*msgspec.structs.astuple(each)[:-2], _text(each.counted), _text(each.body)) for each in facts
+            (tenant_id, each.case_id): (
+                tenant_id,
+                *msgspec.structs.astuple(each)[:-2],
+                _text(each.counted),
+                _text(each.body),
+            )
+            for tenant_id, each in facts
         }
-        await tx.execute(PUT_FACTS, tenant_id, *_columns(rows))
+        await tx.execute(PUT_FACTS, *_columns(rows))
 
 
-async def add_to_rollup(tx: Tx, tenant_id: UUID, differences: Mapping[Key, int]) -> None:
-    """Add differences to the rollup; what becomes zero goes."""
-    if not differences:
+async def add_to_rollup(tx: Tx, differences: Mapping[UUID, Mapping[Key, int]]) -> None:
+    """Add differences, by tenant, to the rollup; what becomes zero goes."""
+    rows = [
+        (tenant_id, *key, amount) for tenant_id, of_tenant in differences.items() for key, amount in of_tenant.items()
+    ]
+    if not rows:
         return
-    days, dimensions, parts, measures = zip(*differences, strict=True)
-    empty = await tx.fetchval(ADD_TO_ROLLUP, tenant_id, days, dimensions, parts, measures, list(differences.values()))
-    if empty:
-        await tx.execute(DROP_EMPTY, tenant_id, empty)
+    empty = await tx.fetch(ADD_TO_ROLLUP, *map(list, zip(*rows, strict=True)))
+    for tenant_id in sorted({row["tenant_id"] for row in empty}):
+        await tx.execute(DROP_EMPTY, tenant_id, [row["day"] for row in empty if row["tenant_id"] == tenant_id])
 
 
 # --- counting anew

@@ -102,6 +102,26 @@ async def test_a_whole_life_is_counted(idle: Service, root: asyncpg.Connection) 
     assert rollup["2026-03-02", "category", "billing", "amount:fine:CNY"] == 7_500
 
 
+async def test_facts_of_several_tenants_are_made_together_and_do_not_mix(
+    idle: Service, root: asyncpg.Connection
+) -> None:
+    """The same numbers, the same life, one shorter: each has what it would have by itself."""
+    alone, first, second, unknown = uuid4(), uuid4(), uuid4(), uuid4()
+    await known(idle, alone, first, second)
+    for tenant_id in (alone, first, second, unknown):
+        life = a_whole_life(Complaint(tenant_id))
+        await tell(idle, *(life[:2] if tenant_id == second else life))
+    await refresh_some(idle.runtime.db, [alone])
+    together = sorted([first, second, unknown])
+    assert set(await refresh_some(idle.runtime.db, together)) == {first, second}
+    assert await rollup_of(root, first) == await rollup_of(root, alone)
+    [fact], [shorter] = await facts_of(root, first), await facts_of(root, second)
+    assert fact[1] > shorter[1] > 0
+    assert 0 < len(await rollup_of(root, second)) < len(await rollup_of(root, first))
+    assert await facts_of(root, unknown) == []
+    assert {row["tenant_id"] for row in await root.fetch("SELECT tenant_id FROM stale")} == {unknown}
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_order_and_repetition_do_not_matter(idle: Service, root: asyncpg.Connection, seed: int) -> None:
     """Shuffled, told twice under other ids, with facts made at any moment in between: the same in the end."""
@@ -117,7 +137,7 @@ async def test_order_and_repetition_do_not_matter(idle: Service, root: asyncpg.C
         for message in messages:
             await tell(idle, message)
             if tenant_id == shuffled and choice.random() < 0.3:
-                await refresh_some(idle.runtime.db, tenant_id, size=choice.randint(1, 5))
+                await refresh_some(idle.runtime.db, [tenant_id], size=choice.randint(1, 5))
         await settle(idle)
 
     assert await rollup_of(root, shuffled) == await rollup_of(root, straight)
@@ -304,7 +324,7 @@ async def test_several_workers_at_once_count_each_case_once(idle: Service, root:
 
     async def work() -> None:
         for _ in range(12):
-            await refresh_some(idle.runtime.db, tenant_id, size=7)
+            await refresh_some(idle.runtime.db, [tenant_id], size=7)
             await asyncio.sleep(0)
 
     async def talk(part: int) -> None:
@@ -362,12 +382,12 @@ async def test_a_line_waits_for_the_standing_that_follows_it(idle: Service, root
         await note_down(tx, complaint.received(), patient)
     async with idle.runtime.db.worker_tx(tenant_id) as tx:
         await note_down(tx, complaint.delivery("queued", 1), patient)
-    assert await refresh_some(idle.runtime.db, tenant_id) == 0
+    assert await refresh_some(idle.runtime.db, [tenant_id]) == {tenant_id: 0}
     assert await facts_of(root, tenant_id) == []
 
     async with idle.runtime.db.worker_tx(tenant_id) as tx:
         await note_down(tx, complaint.standing(), patient)
-    assert await refresh_some(idle.runtime.db, tenant_id) == 1
+    assert await refresh_some(idle.runtime.db, [tenant_id]) == {tenant_id: 1}
 
     [fact] = await facts_of(root, tenant_id)
     assert '"messages:sms:queued": 1' in fact[4]
@@ -383,7 +403,7 @@ async def test_a_line_that_comes_after_its_standing_waits_for_nothing(idle: Serv
     for message in (complaint.standing(seq=1), complaint.first_entry(), complaint.entry("accepted")):
         async with idle.runtime.db.worker_tx(tenant_id) as tx:
             await note_down(tx, message, book)
-        await refresh_some(idle.runtime.db, tenant_id)
+        await refresh_some(idle.runtime.db, [tenant_id])
 
     assert woken == [tenant_id] * 2  # for the standing, and for the line that it was made of
     assert [row[1] for row in await facts_of(root, tenant_id)] == [1]
@@ -417,13 +437,13 @@ async def test_a_case_that_cannot_be_made_holds_up_nobody(idle: Service, root: a
     await tell(idle, bad.received(), good.received())
     await root.execute('UPDATE entry SET body = \'{"seq": "one"}\' WHERE case_id = $1', bad.case_id)
 
-    await refresh_some(idle.runtime.db, tenant_id)
+    await refresh_some(idle.runtime.db, [tenant_id])
 
     assert (await rollup_of(root, tenant_id))["2026-03-02", "all", "", "received"] == 1
     note = await root.fetchrow("SELECT case_id, failures, not_before > clock_timestamp() AS waits FROM stale")
     assert note is not None
     assert tuple(note) == (bad.case_id, 1, True)
-    assert await refresh_some(idle.runtime.db, tenant_id) == 0
+    assert await refresh_some(idle.runtime.db, [tenant_id]) == {tenant_id: 0}
 
 
 async def test_facts_wait_for_their_tenant(idle: Service, root: asyncpg.Connection) -> None:
@@ -469,7 +489,19 @@ async def test_a_fact_is_found_by_its_key_also_where_nobody_has_counted_the_rows
         database.dsn, server_settings={"search_path": "reporting"}, statement_cache_size=0
     )
     try:
-        for name in ("TOLD", "PUT_FACTS", "ADD_ENTRIES", "PUT_STANDINGS", "PUT_DELIVERIES", "ADD_TO_ROLLUP", "PAGE"):
+        for name in (
+            "TOLD",
+            "PUT_FACTS",
+            "ADD_ENTRIES",
+            "PUT_STANDINGS",
+            "PUT_DELIVERIES",
+            "ADD_TO_ROLLUP",
+            "DROP_EMPTY",
+            "CLAIM_STALE",
+            "PAGE",
+        ):
             assert await read_widely(connection, getattr(repository, name)) == set(), name
+        # A tenant is its row's key, and the first notes are found in the tenant's queue.
+        assert await read_widely(connection, repository.CLAIM_STALE) == {"tenant", "stale"}
     finally:
         await connection.close()
