@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, Final
 
 from services.supervisor import ServiceProcess
@@ -63,6 +64,9 @@ class FailPoints:
     name: Final = "fail points"
     place: Final = "stack"
 
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}  # until each was reached
+
     def needs(self) -> str:
         return ""
 
@@ -79,7 +83,8 @@ class FailPoints:
             visited.append(await self._bury(world))
         if set(visited) != POINTS:
             raise CaseFailedError(f"never reached: {', '.join(sorted(POINTS - set(visited)))}")
-        return {**load.figures, "points": len(POINTS), "crashes": len(visited)}
+        slowest = dict(sorted(self._seconds.items(), key=lambda each: -each[1])[:5])
+        return {**load.figures, "points": len(POINTS), "crashes": len(visited), "slowest_to_reach": slowest}
 
     async def _of(self, world: World, service: str, visited: list[str]) -> None:
         """Send one service through its points, one after the other."""
@@ -100,9 +105,11 @@ class FailPoints:
         await back(world.stack, service)
 
     async def _crash(self, unit: ServiceProcess, setting: str) -> None:
+        began = time.monotonic()
         await self._arm(unit, setting)
         await self._ended(unit, REACH_SECONDS)
         self._judge(unit, setting)
+        self._seconds[setting.partition(":")[0]] = round(time.monotonic() - began, 1)
 
     @staticmethod
     async def _arm(unit: ServiceProcess, setting: str) -> None:
