@@ -83,7 +83,7 @@ class Clocks:
         return "" if compiler() else "a C compiler, for the library that moves a clock"
 
     async def run(self, world: World) -> dict[str, Any]:
-        load = Load(world, rate=world.size.modest_rate)
+        load = Load(world, rate=world.size.modest_rate / 2)
         with tempfile.TemporaryDirectory(prefix="recourse-clock-") as place:
             watches = Watches(Path(place))
             async with self._worn(world, watches):
