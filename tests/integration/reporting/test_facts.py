@@ -497,7 +497,6 @@ async def test_a_fact_is_found_by_its_key_also_where_nobody_has_counted_the_rows
             "PUT_DELIVERIES",
             "ADD_TO_ROLLUP",
             "DROP_EMPTY",
-            "CLAIM_STALE",
             "PAGE",
         ):
             assert await read_widely(connection, getattr(repository, name)) == set(), name
