@@ -61,7 +61,7 @@ SELECT tenant_id, owner_id AS owner, 'a key of a person' AS what FROM intake.dat
 SELECT tenant_id, complainant_id, 'a contact' FROM intake.contact_point"""
 
 IDEMPOTENT: Final = """
-SELECT tenant_id, key, status, body
+SELECT tenant_id, key, status, body, encode(request_sha256, 'hex') AS request
   FROM {service}.idempotency_key"""
 
 # What answers name by its id.
@@ -149,6 +149,9 @@ def _answers(look: Look, by_key: Mapping[tuple[UUID, str], Receipt]) -> set[tupl
         receipt = by_key.get(place)
         if look.findings.has("I2", place[1]):
             continue  # which of the two it would be answered with, is chance
+        if receipt is not None and asked.good and _is_bound_otherwise(asked, receipt.request):
+            what = "a repeat would be refused: its key is bound to another request"
+            look.findings.add("I10", asked.key, what, tenant_id=asked.tenant_id)
         for line in asked.good:
             if line.case_id is None or line.case_id in look.misplaced:
                 continue
@@ -168,6 +171,11 @@ def _answers(look: Look, by_key: Mapping[tuple[UUID, str], Receipt]) -> set[tupl
                     tenant_id=asked.tenant_id,
                 )
     return altered
+
+
+def _is_bound_otherwise(asked: Asked, kept: str) -> bool:
+    """Whether a repeat would be taken for another request. A hash that is cut is none, which is told elsewhere."""
+    return bool(asked.bound) and len(kept) == len(asked.bound) and kept != asked.bound
 
 
 async def _doubles(look: Look, altered: set[tuple[UUID, str]]) -> None:
@@ -456,6 +464,7 @@ async def _acts(look: Look) -> None:
                 (told and told != {hashlib.sha256(row["body"]).hexdigest()})
                 or statuses - {row["status"]}
                 or places - _places(row["body"])
+                or (asked.good and _is_bound_otherwise(asked, row["request"]))
             ):
                 look.findings.add(
                     "I10", asked.key, "was answered otherwise than a repeat would be", tenant_id=asked.tenant_id

@@ -13,7 +13,7 @@ from typing import Final
 
 import asyncpg
 
-from services.audit import accepted, books, cases, copies, figures, keys, notices, tenants, transport, vault
+from services.audit import accepted, books, cases, copies, figures, keys, notices, seals, tenants, transport, vault
 from services.audit.findings import Finding, Findings, Looked, Verdict, verdict
 from services.audit.look import Look, open_look
 from services.audit.sources import Evidence
@@ -61,8 +61,8 @@ async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS, of_no
 async def _wait(evidence: Evidence, waiting: _Waiting, of_first: set[Finding] | None) -> bool:
     """Look again at what is waited for, and only that, until nothing is. Returns whether what cannot pass came to light meanwhile."""
     while waiting.open:
-        # As long as the last look took, so that half of the time is left to those who are waited for.
-        await asyncio.sleep(min(max(LOOK_SECONDS, waiting.looks[-1].seconds), waiting.patience))
+        # Half as long as the last look took, so that a third of the time is left to those who are waited for.
+        await asyncio.sleep(min(max(LOOK_SECONDS, waiting.looks[-1].seconds / 2), waiting.patience))
         began = time.monotonic()
         found = await look_once(evidence, waiting.stages)
         every = [each for each in found.all() if key_of(each) in waiting.since]
@@ -171,6 +171,7 @@ COMPARISONS: Final = (
     (keys, "I9"),
     (accepted, "I1"),
     (vault, "I1"),
+    (seals, "I1"),
     (cases, "I13"),
     (copies, "I13"),
     (notices, "I5"),

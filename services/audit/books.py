@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid5
 
 from services.audit.copies import NAMES, instant, name_of
@@ -72,6 +72,21 @@ SELECT tenant_id, {name}, 'the hash of its request is cut'
   FROM {table}
  WHERE length(request_sha256) <> 32"""
 
+# What is kept of a request follows from the key itself where nobody sends one.
+BOUND: Final = """
+SELECT tenant_id, complaint_id, 'a repeat would be taken for another request'
+  FROM intake.receipt
+ WHERE (key LIKE 'mail:%' AND encode(request_sha256, 'hex') <> split_part(key, ':', 3))
+    OR (key LIKE 'effect:%:%' AND request_sha256 <> sha256(convert_to(key, 'UTF8')))"""
+
+# What was made once was answered under one key.
+ANSWERED: Final = """
+SELECT tenant_id, min(key), count(*) || ' keys for one answer'
+  FROM {service}.idempotency_key
+ WHERE status = 201 AND length(body) > 2
+ GROUP BY tenant_id, body
+HAVING count(*) > 1"""
+
 KEYED: Final = (("intake.receipt", "complaint_id"), *((f"{service}.idempotency_key", "key") for service in SERVICES))
 
 ADDRESSES: Final = """
@@ -108,7 +123,9 @@ SELECT m.tenant_id, m.move_id, m.cause, coalesce(m.effect, m.calendar), coalesce
            AND e.data ->> 'version' = m.policy_version::text) AS lines,
        CASE m.cause WHEN 'policy' THEN m.policy_version IS NOT NULL AND m.effect IS NOT NULL AND m.calendar IS NULL AND m.revision IS NULL
                     WHEN 'calendar' THEN m.policy_version IS NULL AND m.effect IS NULL AND m.calendar IS NOT NULL AND m.revision IS NOT NULL
-                    ELSE false END AS is_whole
+                    ELSE false END
+       AND (m.after_case = '00000000-0000-0000-0000-000000000000' OR EXISTS (
+                SELECT FROM routing."case" c WHERE c.tenant_id = m.tenant_id AND c.case_id = m.after_case)) AS is_whole
   FROM routing.move m"""
 
 OPERATIONS: Final = """
@@ -139,6 +156,10 @@ SELECT count(*) AS n, max(at) AS at, max(outbox_id) AS outbox_id, (SELECT coales
   FROM routing.live_tick"""
 
 SLEEPERS: Final = """
+SELECT w.tenant_id, w.case_id, 'a wake-up of no case'
+  FROM routing.wake_up w
+ WHERE NOT EXISTS (SELECT FROM routing."case" c WHERE c.tenant_id = w.tenant_id AND c.case_id = w.case_id)
+ UNION ALL
 SELECT w.tenant_id, w.case_id, 'sleeps by another clock than its tenant has'
   FROM routing.wake_up w
   JOIN intake.tenant t ON t.tenant_id = w.tenant_id
@@ -152,28 +173,38 @@ HAVING count(p.posting_id) <> w.postings
  UNION ALL
 SELECT tenant_id, case_id, 'has failed'
   FROM sla.watched_case
- WHERE failures < 0 OR folded_at IS NULL"""
+ WHERE failures < 0 OR folded_at IS NULL OR length(digest) <> 32"""
 
 ASSIGNED: Final = """
 SELECT a.tenant_id, a.case_id, 'is assigned otherwise than its timeline says'
   FROM routing.assignment a
   LEFT JOIN routing.entry e ON e.tenant_id = a.tenant_id AND e.case_id = a.case_id AND e.seq = a.seq
  WHERE e.seq IS NULL OR a.assigned_at < e.at OR a.ended_at < a.assigned_at OR a.active <> (a.ended_at IS NULL)
+    OR (a.in_place_of IS NOT NULL AND NOT EXISTS (
+           SELECT FROM routing.staff_member s WHERE s.tenant_id = a.tenant_id AND s.staff_id = a.in_place_of))
     OR (a.named <> 'nobody' AND split_part(a.named, ':', 1) <> a.seq::text)
-    OR (a.named LIKE '%:%:%:%:%' AND split_part(a.named, ':', 2) IS DISTINCT FROM a.rule)
- UNION ALL
-SELECT c.tenant_id, c.case_id, 'has changed before its last line'
-  FROM routing."case" c
-  JOIN routing.entry e ON e.tenant_id = c.tenant_id AND e.case_id = c.case_id AND e.seq = c.version
- WHERE c.changed_at < e.at"""
+    OR (a.named LIKE '%:%:%:%:%' AND split_part(a.named, ':', 2) IS DISTINCT FROM a.rule)"""
 
-# Cases of one priority stand in one place of the work list.
+# Cases of one priority stand in one place of the work list; a rule rests on one clause.
 RANKS: Final = """
+SELECT c.tenant_id, min(a.case_id::text), 'one rule rests on ' || count(DISTINCT coalesce(a.clause::text, '')) || ' clauses'
+  FROM routing.assignment a
+  JOIN routing."case" c ON c.tenant_id = a.tenant_id AND c.case_id = a.case_id
+ WHERE a.rule IS NOT NULL AND c.policy_version = c.current_policy_version
+ GROUP BY c.tenant_id, c.current_policy_version, a.rule
+HAVING count(DISTINCT coalesce(a.clause::text, '')) > 1
+ UNION ALL
 SELECT tenant_id, 'rank ' || tenant_id || ' ' || coalesce(priority, ''), 'one priority at ' || count(DISTINCT rank) || ' places'
   FROM routing."case"
  WHERE kind = 'complaint'
  GROUP BY tenant_id, priority
 HAVING count(DISTINCT rank) > 1"""
+
+CHANGED: Final = """
+SELECT c.tenant_id, c.case_id, 'has changed at another time than its last line tells'
+  FROM routing."case" c
+  JOIN routing.entry e ON e.tenant_id = c.tenant_id AND e.case_id = c.case_id AND e.seq = c.version
+ WHERE c.changed_at <> e.at"""
 
 CREATED: Final = """
 SELECT c.tenant_id, c.case_id, c.creates || ' complaints came of it, ' || count(a.key) || ' were announced'
@@ -212,7 +243,8 @@ HAVING count(DISTINCT fields) > 1 OR count(DISTINCT coalesce(policy_version, 0))
 SELECT d.tenant_id, d.delivery_id, 'ends otherwise than its state says'
   FROM notify.delivery d
  WHERE (d.state IN ('queued', 'held', 'sending')) = (d.ended_at IS NOT NULL)
-    OR (d.state IN ('sent', 'delivered') AND d.sent_at IS NULL)
+    OR (d.state IN ('sent', 'delivered') AND (d.sent_at IS NULL OR d.recipient = ''))
+    OR (d.channel = 'webhook' AND d.recipient NOT IN ('', d.addressee))
     OR (d.round = 0 AND d.state IN ('queued', 'held', 'sending', 'suppressed', 'expanded') AND d.sent_at IS NOT NULL)
  UNION ALL
 SELECT d.tenant_id, d.delivery_id, 'was tried ' || count(a.attempt) || ' times, and says ' || d.attempts
@@ -270,10 +302,13 @@ async def check(look: Look) -> None:
         ("I1", IMPORTS, (look.retained_from,), True),
         ("I1", WAYS, (), False),
         *(("I2", HASHES.format(table=table, name=name), (), False) for table, name in KEYED),
+        ("I2", BOUND, (), False),
+        *(("I2", ANSWERED.format(service=service), (), False) for service in SERVICES),
         ("I9", ADDRESSES, (), False),
         ("I4", SLEEPERS, (), True),
         ("I3", ASSIGNED, (), False),
         ("I13", RANKS, (), True),
+        ("I13", CHANGED, (), False),
         ("I13", CREATED, (), True),
         ("I5", PROVIDERS, (), True),
     )
@@ -310,6 +345,8 @@ async def _moves(look: Look) -> None:
         look.findings.looked_at(1)
         is_known = (tenant_id, cause, name, version) in look.told.published
         is_counted = 0 <= moved <= looked_at and (cause != "policy" or moved == lines)
+        of = (version,) if cause == "policy" else (name, version)
+        is_whole = is_whole and move_id == uuid5(NAMES, name_of("move", tenant_id, cause, *of))
         if move_id in look.misplaced or (is_known and is_whole and is_counted and done_at is not None):
             continue
         if is_known or not is_whole or created_at > look.retained_from:
@@ -399,8 +436,7 @@ async def _clocks(look: Look) -> None:
         findings.looked_at(1)
         round_id, operation_id = row["round_id"], row["operation_id"]
         operations |= {round_id, operation_id}
-        for number in range(2, row["round"] + 1):
-            operations.add(uuid5(NAMES, name_of("clock round", row["tenant_id"], operation_id, number)))
+        operations.update(_rounds(row))
         right = (
             row["state"] == "done"
             and row["done_at"] is not None
@@ -411,6 +447,9 @@ async def _clocks(look: Look) -> None:
             and row["started_from"] <= row["target"] <= row["clock"]
             and told.advanced.get(round_id) == row["target"]
             and told.advanced.get(operation_id) == row["target"]
+            and row["created_at"] <= row["settled_at"] <= row["done_at"]
+            and (row["created_at"] < look.retained_from or (row["tenant_id"], row["started_from"]) in told.instants)
+            and all(each in told.advanced for each in _rounds(row))
             and (row["round"] > 1 or (round_id == operation_id and row["steps"] == rounds.get(round_id)))
         )
         if not right and not {round_id, operation_id} & look.misplaced:
@@ -419,6 +458,12 @@ async def _clocks(look: Look) -> None:
             )
     for round_id in told.advanced.keys() - operations - look.misplaced:
         findings.add("I4", round_id, "a clock was moved, and nobody knows why", may_pass=True)
+
+
+def _rounds(operation: Any) -> list[UUID]:
+    """The ids of the rounds of a clock's operation after the first."""
+    named = (operation["tenant_id"], operation["operation_id"])
+    return [uuid5(NAMES, name_of("clock round", *named, number)) for number in range(2, operation["round"] + 1)]
 
 
 async def _ticks(look: Look) -> None:
@@ -446,7 +491,8 @@ async def _ticks(look: Look) -> None:
         if tenant.sandbox and tenant_id not in clocks and tenant_id not in look.misplaced:
             findings.add("I4", f"clock {tenant_id}", "a sandbox without a clock", tenant_id=tenant_id, may_pass=True)
     [row] = await look.rows(LIVE_TICK)
-    if row["n"] != 1 or row["outbox_id"] > row["highest"]:
+    told = look.told.ticked.get(LIVE)
+    if row["n"] != 1 or row["outbox_id"] > row["highest"] or (told is not None and row["at"] != told):
         findings.add("I4", "live tick", "the live time is not what it was", may_pass=True)
 
 

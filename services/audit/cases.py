@@ -331,9 +331,12 @@ def _sleeps_badly(look: Look, row: Any, ticks: Mapping[UUID, datetime], clocks: 
     # A live tenant's time is the database's, however long ago the last tick was told.
     overdue = look.now - OVERDUE
     sla_now = ticks.get(row["tenant_id"]) if is_sandbox else max(ticks.get(LIVE, overdue), overdue)
+    sla_told = ticks.get(row["tenant_id"] if is_sandbox else LIVE)
     routing_now = clocks.get(row["tenant_id"]) if is_sandbox else overdue
     if row["wake_at"] is not None and sla_now is not None and row["wake_at"] <= sla_now:
         return f"was to wake at {row['wake_at']} in sla"
+    if row["folded_at"] is not None and sla_told is not None and row["folded_at"] > sla_told:
+        return f"sla has looked at it at {row['folded_at']}, and it is {sla_told} there"
     if row["kind"] == "subject":
         return None
     if row["folded_seq"] != row["version"] and not look.findings.has("I12", row["case_id"]):

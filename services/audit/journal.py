@@ -28,6 +28,8 @@ class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
         what: `attempt`: about to be sent. `answer`: what came back. An attempt without an answer is open.
         key: what makes two requests the same: Idempotency-Key, webhook-id, Message-ID; of a table its Idempotency-Key.
         request: tells two requests under one key apart, such as a hash of the body; a repeat bears the same.
+        bound: what a repeat under the key is compared with, where the sender knows it: SHA-256 of "POST /path?query", a new line and the
+            body; of a webhook, of the body.
         status: of HTTP, or the code of SMTP.
         problem: the last part of the problem's type.
         answer: a hash of the answer's body, where a repeat must get the very same.
@@ -40,6 +42,7 @@ class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: Source
     key: str
     request: str = ""
+    bound: str = ""
     status: int = 0
     problem: str = ""
     case_id: UUID | None = None
@@ -74,9 +77,11 @@ class Witness:
         self._source: Source = source
         self._key = key
         self._request = ""
+        self._bound = ""
 
-    def attempt(self, content: bytes = b"") -> None:
+    def attempt(self, content: bytes = b"", *, bound: str = "") -> None:
         """Note that `content` is about to be sent: it tells two requests under one key apart."""
+        self._bound = bound
         self._request = hashlib.sha256(content).hexdigest()[:32] if content else ""
         self._write(self._line("attempt"))
 
@@ -108,6 +113,7 @@ class Witness:
             source=self._source,
             key=self._key,
             request=self._request,
+            bound=self._bound,
         )
 
 
@@ -143,6 +149,7 @@ class Asked(Struct, kw_only=True):
     source: Source
     key: str
     request: str
+    bound: str
     first_at: datetime
     attempts: int = 0
     answers: list[Line] = []
@@ -195,6 +202,7 @@ def requests(lines: Iterable[Line]) -> Iterator[Asked]:
                 source=line.source,
                 key=line.key,
                 request=line.request,
+                bound=line.bound,
                 first_at=line.at,
             )
         if line.what == "attempt":

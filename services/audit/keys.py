@@ -79,6 +79,7 @@ KEYS: Final = (
             ("I9", "calendar", "tenant_id, name, revision"),
             ("I9", "staff", "tenant_id, staff_id"),
             ("I9", "test_clock", "tenant_id"),
+            ("I9", "relay_state", "one"),
         )
     ),
     *(("I9", f"{service}.tenant", "tenant_id") for service in SERVICES if service != "intake"),

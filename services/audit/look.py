@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -31,7 +32,7 @@ SELECT tenant_id, zone, sandbox
   FROM intake.tenant"""
 
 RECEIPTS: Final = """
-SELECT tenant_id, key, complaint_id
+SELECT tenant_id, key, complaint_id, encode(request_sha256, 'hex')
   FROM intake.receipt"""
 
 COMPLAINTS: Final = """
@@ -62,6 +63,7 @@ class Receipt(Struct, frozen=True):
     tenant_id: UUID
     key: str
     complaint_id: UUID
+    request: str
 
 
 class Look:
@@ -83,6 +85,7 @@ class Look:
         complaints: list[Complaint],
         receipts: list[Receipt],
         findings: Findings,
+        secrets: Path | None,
     ) -> None:
         self.connection = connection
         self.now = now
@@ -94,6 +97,7 @@ class Look:
         self.complaints = complaints
         self.receipts = receipts
         self.findings = findings
+        self.secrets = secrets
         self.misplaced: set[UUID] = set()
         self.longest_pause = LONGEST_PAUSE
 
@@ -140,7 +144,7 @@ async def open_look(evidence: Evidence, *, with_streams: bool = True) -> tuple[a
             with findings.part("streams"):
                 held = {} if streams is None else await streams.read()
             with findings.part("rows"):
-                look = await look_at(connection, told, held, lines, evidence.record(), findings)
+                look = await look_at(connection, told, held, lines, evidence.record(), findings, evidence.secrets)
                 look.longest_pause = evidence.longest_pause
         except BaseException:
             await connection.close()
@@ -175,6 +179,7 @@ async def look_at(
     lines: list[Line] | None,
     record: list[Taken] | None,
     findings: Findings | None = None,
+    secrets: Path | None = None,
 ) -> Look:
     """Look at the database as this connection's transaction sees it."""
     return Look(
@@ -188,4 +193,5 @@ async def look_at(
         complaints=[Complaint(*row) for row in await connection.fetch(COMPLAINTS)],
         receipts=[Receipt(*row) for row in await connection.fetch(RECEIPTS)],
         findings=findings or Findings(),
+        secrets=secrets,
     )

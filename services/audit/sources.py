@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
@@ -21,6 +22,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     nats: the operator's address.
     lines: reads the journal; it is read anew at each look. None: there is no journal.
     record: reads what the other side took. None: there is no record.
+    secrets: the folder with the keys that wrap all others. None: they are looked for where the server's files lie.
     longest_pause: so long may a message that was called for in vain wait for the next call; less where the pauses are scaled down.
     """
 
@@ -28,4 +30,5 @@ class Evidence(Struct, frozen=True, kw_only=True):
     nats: str
     lines: Callable[[], list[Line] | None] = lambda: None
     record: Callable[[], list[Taken] | None] = lambda: None
+    secrets: Path | None = None
     longest_pause: timedelta = LONGEST_PAUSE

@@ -113,6 +113,7 @@ class Told(Struct, kw_only=True):
     happened: dict[UUID, Happened] = {}  # by message
     staff: dict[tuple[UUID, str], dict[str, Any]] = {}  # (tenant, member) → the newest message
     ticked: dict[UUID, datetime] = {}  # time → its last tick
+    instants: set[tuple[UUID, datetime]] = set()  # all ticks of sandboxes
     advanced: dict[UUID, datetime] = {}  # round of a clock's operation → where it goes
     settled: dict[UUID, dict[str, Any]] = {}  # round → message
     rested: set[UUID] = set()  # rounds
@@ -288,6 +289,8 @@ class _Clock(Struct):
 def _ticked(told: Told, of: _Envelope, body: bytes) -> None:
     at = msgspec.json.decode(body, type=_Clock).at
     told.ticked[of.tenant_id] = max(at, told.ticked.get(of.tenant_id, at))
+    if of.tenant_id != NONE:
+        told.instants.add((of.tenant_id, at))
 
 
 def _advanced(told: Told, of: _Envelope, body: bytes) -> None:

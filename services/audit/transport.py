@@ -46,6 +46,13 @@ SELECT e.tenant_id, e.case_id, min(e.seq) AS seq, count(*) AS n
  WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.tenant_id = e.tenant_id AND t.case_id = e.case_id AND t.seq = e.seq)
  GROUP BY e.tenant_id, e.case_id"""
 
+# Lines of a case that there is not.
+STRAY: Final = """
+SELECT t.tenant_id, t.case_id, count(*) AS n
+  FROM {table} t
+ WHERE NOT EXISTS (SELECT FROM routing."case" c WHERE c.tenant_id = t.tenant_id AND c.case_id = t.case_id)
+ GROUP BY t.tenant_id, t.case_id"""
+
 # Reference data: who owns it, what identifies a row, what is copied. Every other service keeps the same rows.
 REFERENCE: Final = (
     ("tenant", "intake.tenant", "tenant_id", "to_jsonb(t)"),
@@ -83,6 +90,10 @@ async def check(look: Look) -> None:
                     tenant_id=row["tenant_id"],
                     may_pass=True,
                 )
+        for row in await look.rows(STRAY.format(table=table)):
+            if row["case_id"] not in look.misplaced and (row["case_id"], 1) not in look.told.lines:
+                what = f"{row['n']} lines that nobody has told"
+                look.findings.add("I9", f"{table} {row['case_id']}", what, tenant_id=row["tenant_id"], is_extra=True)
     await _reference(look)
     for service, message_id in look.told.unreadable:
         look.findings.add("I9", message_id, f"what {service} tells cannot be read")

@@ -1,7 +1,7 @@
 """The vault: what was said with a complaint is there, lies with its person, and nothing else lies there. I1 and I15.
 
-What is sealed opens only with keys that no database holds, so an audit without them sees a sealed value that is missing, cut, of
-the wrong length or copied from elsewhere, and not one whose bits were changed.
+What is sealed opens only with keys that no database holds (`seals` tries); an audit without them sees a sealed value that is missing,
+cut, of the wrong length or copied from elsewhere, and not one whose bits were changed.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ SELECT c.tenant_id, c.complaint_id, c.complainant_id, c.source, c.sealed_contact
   LEFT JOIN intake.data_key k ON k.tenant_id = c.tenant_id AND k.owner_id = c.complainant_id"""
 
 TEXTS: Final = """
-SELECT tenant_id, text_id AS id, case_id AS of, owner_id AS owner, kind
+SELECT tenant_id, text_id AS id, case_id AS of, owner_id AS owner, kind, created_by
   FROM intake.free_text"""
 
 FILES: Final = """
-SELECT tenant_id, attachment_id AS id, complaint_id AS of, owner_id AS owner, 'attachment' AS kind
+SELECT tenant_id, attachment_id AS id, complaint_id AS of, owner_id AS owner, 'attachment' AS kind, NULL AS created_by
   FROM intake.attachment"""
 
 # A person's key, their contacts and who erased them.
@@ -99,6 +99,9 @@ SELECT a.tenant_id, a.access_id
     OR (a.act <> 'erase' AND a.case_id IS NULL AND a.complainant_id IS NULL AND cardinality(a.what) = 0)
     OR (a.complainant_id IS NOT NULL AND NOT EXISTS (
            SELECT FROM intake.data_key k WHERE k.tenant_id = a.tenant_id AND k.owner_id = a.complainant_id))
+    OR (a.case_id IS NOT NULL AND NOT EXISTS (
+           SELECT FROM intake.complaint c WHERE c.tenant_id = a.tenant_id AND c.complaint_id = a.case_id) AND NOT EXISTS (
+           SELECT FROM routing."case" c WHERE c.tenant_id = a.tenant_id AND c.case_id = a.case_id))
     OR NOT EXISTS (SELECT FROM intake.credential c WHERE c.credential_id = a.credential_id)"""
 
 POINTS: Final = """
@@ -121,7 +124,10 @@ async def check(look: Look) -> None:
             continue
         for what in _faults(row, named.get(case_id, {}), kept.get(case_id, {})):
             look.findings.add("I1", case_id, what, tenant_id=row["tenant_id"])
+        by = (look.told.received.get(case_id, {}).get("entry", {}).get("by") or {}).get("id")
         for each in kept.get(case_id, {}).values():
+            if by is not None and named.get(case_id, {}).get(each["id"]) and each["created_by"] not in (None, by):
+                look.findings.add("I1", case_id, "a text is said to be somebody else's", tenant_id=row["tenant_id"])
             if each["kind"] in ("complaint", "attachment") and each["id"] not in named.get(case_id, {}):
                 what = f"a {each['kind']} that the complaint does not name"
                 look.findings.add("I15", each["id"], what, tenant_id=row["tenant_id"], is_extra=True)
@@ -137,7 +143,26 @@ async def check(look: Look) -> None:
 
 
 async def _sealed(look: Look) -> None:
-    places = [
+    for row in await look.rows("\nUNION ALL".join(MALFORMED.format(**place) for place in _places())):
+        name = as_uuid(row["name"])
+        if name not in look.misplaced and not look.findings.has("I15", name):
+            look.findings.add("I1", row["name"], f"what is sealed in {row['place']} is cut", tenant_id=row["tenant_id"])
+
+
+async def check_nonces(look: Look) -> None:
+    """What is sealed was sealed for its place: no two values begin alike. For those that nobody could open."""
+    parts = "\nUNION ALL".join(NONCES.format(**place) for place in _places())
+    for row in await look.rows(COPIED.format(parts=parts)):
+        names = {as_uuid(each.split()[1]) for each in row["places"]}
+        is_known = len(names) < len(row["places"]) or any(
+            look.findings.has(check, each) for each in names for check in ("I1", "I2", "I15")
+        )
+        if not (names & look.misplaced or is_known):
+            look.findings.add("I1", row["places"][-1], "holds what is sealed elsewhere", tenant_id=row["tenant_id"])
+
+
+def _places() -> list[dict[str, Any]]:
+    return [
         {
             "table": table,
             "column": column,
@@ -148,18 +173,6 @@ async def _sealed(look: Look) -> None:
         }
         for table, column, name, right, nonce in SEALED
     ]
-    for row in await look.rows("\nUNION ALL".join(MALFORMED.format(**place) for place in places)):
-        name = as_uuid(row["name"])
-        if name not in look.misplaced and not look.findings.has("I15", name):
-            look.findings.add("I1", row["name"], f"what is sealed in {row['place']} is cut", tenant_id=row["tenant_id"])
-    parts = "\nUNION ALL".join(NONCES.format(**place) for place in places)
-    for row in await look.rows(COPIED.format(parts=parts)):
-        names = {as_uuid(each.split()[1]) for each in row["places"]}
-        doubled = len(names) < len(row["places"]) or any(
-            look.findings.has(check, each) for each in names for check in ("I2", "I15")
-        )
-        if not (names & look.misplaced or doubled):
-            look.findings.add("I1", row["places"][-1], "holds what is sealed elsewhere", tenant_id=row["tenant_id"])
 
 
 def _named(look: Look) -> dict[UUID, dict[UUID, str]]:

@@ -19,6 +19,7 @@ def audit(
     nats: str,
     journal: Path | None = None,
     provider: Path | None = None,
+    secrets: Path | None = None,
     patience: float = 30.0,
     json: Flag = False,
 ) -> int:
@@ -31,14 +32,23 @@ def audit(
         nats: NATS, as the operator.
         journal: what the senders wrote down: every attempt and every answer, as JSON lines.
         provider: what the other side took: SMS, e-mails, webhooks, as JSON lines.
+        secrets: the folder with the keys that wrap all others, to see whether what is sealed opens; unless given, they are looked for
+            beside the server's files.
         patience: seconds that what is under way is given before it counts.
         json: print one line of JSON.
     """
-    return asyncio.run(_audit(dsn, nats, journal, provider, patience, json=json))
+    return asyncio.run(_audit(dsn, nats, journal, provider, secrets, patience, json=json))
 
 
 async def _audit(
-    dsn: str, nats: str, journal: Path | None, provider: Path | None, patience: float, *, json: bool
+    dsn: str,
+    nats: str,
+    journal: Path | None,
+    provider: Path | None,
+    secrets: Path | None,
+    patience: float,
+    *,
+    json: bool,
 ) -> int:
     import asyncpg
     import msgspec
@@ -55,6 +65,7 @@ async def _audit(
         nats=nats,
         lines=lambda: None if journal is None else read_journal(journal),
         record=lambda: None if provider is None else read_record(provider),
+        secrets=secrets,
     )
     try:
         verdict = await compare(evidence, patience=patience)

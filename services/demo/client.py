@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -81,7 +82,7 @@ class Api:
         pause = 0.05
         while True:
             if witness is not None:
-                witness.attempt(content or b"")
+                witness.attempt(content or b"", bound=self._bound(method, path, query, content or b"", key))
             try:
                 found = await self._http.request(method, path, content=content, headers=sent, params=query)
             except httpx.TransportError:
@@ -96,6 +97,13 @@ class Api:
                     return answer
             await asyncio.sleep(pause)
             pause = min(pause * 1.6, 1.0)
+
+    def _bound(self, method: str, path: str, query: Mapping[str, Any] | None, content: bytes, key: str | None) -> str:
+        """What a repeat is compared with: all of a request that has a key, the body of a signed call."""
+        if key is not None:
+            where, _, rest = self._http.build_request(method, path, params=query).url.raw_path.partition(b"?")
+            content = b"%b %b?%b\n%b" % (method.encode(), where, rest, content)
+        return hashlib.sha256(content).hexdigest()
 
     async def get(self, path: str, **query: Any) -> Any:
         """Return the decoded body. RefusedError for anything but 2xx."""

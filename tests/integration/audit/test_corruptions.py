@@ -969,6 +969,142 @@ TOGETHER: list[list[Corruption]] = [
             1,
         ),
     ],
+    [
+        (
+            "I1",
+            "a bit of a text is turned",
+            "UPDATE intake.free_text SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1) WHERE case_id = '{running}'",
+            1,
+        ),
+        (
+            "I2",
+            "two keys for one act",
+            "INSERT INTO routing.idempotency_key (tenant_id, key, request_sha256, status, headers, body) SELECT tenant_id, "
+            "'again', request_sha256, status, headers, body FROM routing.idempotency_key WHERE key = 'act-1'",
+            1,
+        ),
+        (
+            "I3",
+            "somebody stands in for nobody",
+            "UPDATE routing.assignment SET in_place_of = 'nobody' WHERE case_id = '{second}'",
+            1,
+        ),
+        (
+            "I4",
+            "a wake-up of no case",
+            "INSERT INTO routing.wake_up VALUES ('{other}', '{nobody}', now() + interval '1 day', false)",
+            1,
+        ),
+        (
+            "I5",
+            "a message went to a stranger",
+            "UPDATE notify.delivery SET recipient = 'x****@example.org' WHERE delivery_id = '{email}'",
+            1,
+        ),
+        (
+            "I9",
+            "a relay knows two streams",
+            "ALTER TABLE routing.relay_state DROP CONSTRAINT relay_state_pkey; INSERT INTO routing.relay_state SELECT * FROM "
+            "routing.relay_state",
+            1,
+        ),
+        (
+            "I10",
+            "a repeat of an act would be refused",
+            "UPDATE routing.idempotency_key SET request_sha256 = sha256('x') WHERE key = 'act-2'",
+            1,
+        ),
+        (
+            "I13",
+            "a case has changed later than its timeline",
+            """UPDATE routing."case" SET changed_at = changed_at + interval '1 hour' WHERE case_id = '{late}'""",
+            1,
+        ),
+    ],
+    [
+        (
+            "I1",
+            "a person is not known by their number",
+            "DELETE FROM intake.contact_point WHERE complainant_id = (SELECT complainant_id FROM intake.complaint WHERE "
+            "complaint_id = '{second}')",
+            1,
+        ),
+        (
+            "I2",
+            "a mail that comes again would be another",
+            "UPDATE intake.receipt SET request_sha256 = sha256('x') WHERE key LIKE 'mail:%'",
+            1,
+        ),
+        (
+            "I4",
+            "the live time is ahead",
+            "UPDATE routing.live_tick SET at = at + interval '1 hour'",
+            1,
+        ),
+        (
+            "I5",
+            "a webhook went elsewhere",
+            "UPDATE notify.delivery SET recipient = 'x' WHERE delivery_id = '{posted}'",
+            1,
+        ),
+        (
+            "I10",
+            "a repeat of a complaint would be refused",
+            "UPDATE intake.receipt SET request_sha256 = sha256('x') WHERE complaint_id = '{settled}'",
+            1,
+        ),
+        (
+            "I13",
+            "a rule rests on two clauses",
+            "UPDATE routing.assignment SET clause = '\"R99\"' WHERE case_id = '{late}'",
+            1,
+        ),
+    ],
+    [
+        (
+            "I1",
+            "secrets of providers and addresses of staff do not open",
+            "UPDATE notify.provider SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1) WHERE tenant_id = '{other}' "
+            "AND channel = 'sms'; UPDATE routing.staff_member SET contact = set_byte(contact, 20, get_byte(contact, 20) # 1) "
+            "WHERE tenant_id = '{other}' AND staff_id = 'hao.ran'",
+            2,
+        ),
+        (
+            "I4",
+            "a clock started elsewhere",
+            "UPDATE routing.clock_operation SET started_from = started_from - interval '1 hour'",
+            1,
+        ),
+        (
+            "I13",
+            "a publication stands at a case that is none",
+            "UPDATE routing.move SET after_case = '{nobody}' WHERE cause = 'policy'",
+            1,
+        ),
+    ],
+    [
+        (
+            "I1",
+            "a text is somebody else's, a look was at nothing, a number was given by nobody",
+            "UPDATE intake.free_text SET created_by = 'nobody' WHERE case_id = '{late}'; UPDATE intake.access SET case_id = "
+            "gen_random_uuid() WHERE act = 'unmask_contact'; UPDATE intake.contact_point SET blind = sha256('x') WHERE kind = 'phone' "
+            "AND complainant_id = (SELECT complainant_id FROM intake.complaint WHERE complaint_id = '{second}')",
+            3,
+        ),
+        (
+            "I4",
+            "sla is ahead of its time",
+            "UPDATE sla.watched_case SET folded_at = folded_at + interval '1 hour' WHERE case_id = '{running}'",
+            1,
+        ),
+        (
+            "I9",
+            "a line of no case has come to sla",
+            "INSERT INTO sla.timeline_entry SELECT (jsonb_populate_record(t, jsonb_build_object('case_id', '{nobody}'))).* FROM "
+            "sla.timeline_entry t WHERE case_id = '{late}' AND seq = 1",
+            1,
+        ),
+    ],
 ]
 
 OF_THE_CASE = "SELECT {} FROM notify.delivery WHERE case_id = $1 AND channel = '{}' AND state = 'sent' ORDER BY created_at {} LIMIT 1"

@@ -16,18 +16,26 @@ def a_look(*found: tuple[str, str, bool]) -> Findings:
     """Findings of one look: (subject, what, whether it may pass)."""
     findings = Findings()
     findings.looked_at(10)
+    findings.stage = "transport"
     for subject, what, may_pass in found:
         findings.add("I9", subject, what, may_pass=may_pass)
     return findings
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Findings]:
+def made() -> list[frozenset[str] | None]:
+    """The parts that were made of each look; None: it was whole."""
+    return []
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch, made: list[frozenset[str] | None]) -> list[Findings]:
     """What one look after another finds, the last again and again; a second passes from each to the next."""
     to_come: list[Findings] = []
     seconds: Iterator[float] = iter(range(10_000))
 
-    async def look_once(_: Any, __: Any = None) -> Findings:
+    async def look_once(_: Any, only: frozenset[str] | None = None) -> Findings:
+        made.append(only)
         return to_come.pop(0) if len(to_come) > 1 else to_come[0]
 
     async def sleep(_: float) -> None:
@@ -70,3 +78,27 @@ async def test_a_system_that_goes_on_is_found_out_by_what_stays(looks: list[Find
 async def test_a_system_that_goes_on_is_found_out_by_what_cannot_pass(looks: list[Findings]) -> None:
     looks += [a_look(("case 1", "waits", True)), a_look(("case 2", "waits", True), ("a", "is lost", False))]
     assert await found(5, of_now=True) == [("a", "is lost")]
+
+
+async def test_what_may_pass_is_looked_at_again_alone_and_the_last_look_is_whole(
+    looks: list[Findings], made: list[frozenset[str] | None]
+) -> None:
+    looks += [a_look(("a", "waits", True)), a_look(("a", "waits", True)), a_look()]
+    assert await found(5) == []
+    assert made == [None, {"transport"}, {"transport"}, None]
+
+
+async def test_a_system_that_goes_on_needs_no_second_whole_look(
+    looks: list[Findings], made: list[frozenset[str] | None]
+) -> None:
+    looks += [a_look(("a", "waits", True)), a_look(("b", "waits", True))]
+    assert await found(5, of_now=True) == []
+    assert made == [None, {"transport"}]
+
+
+async def test_what_a_look_waited_for_is_told(looks: list[Findings]) -> None:
+    looks += [a_look(("a", "waits", True)), a_look()]
+    evidence: Any = None
+    first, second, *_ = (await auditing.audit(evidence, patience=5, of_now=True)).looks
+    assert (first.awaits, first.examples) == ({"I9": 1}, ["I9 a: waits"])
+    assert (second.awaits, second.examples) == ({}, [])
