@@ -7,11 +7,12 @@ plain values collects them all, each with its RFC 6901 pointer.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import math
 import types
 import typing
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request
@@ -56,7 +57,7 @@ def decode(body: bytes, kind: Any) -> Any:
     """
     plain = _parse(body)
     try:
-        return msgspec.json.decode(body, type=kind)
+        return _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
         errors = mistakes(plain, kind)
         if not errors:
@@ -77,7 +78,7 @@ def _parse(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise TooDeepError(f"At most {MAX_DEPTH} levels.")
     try:
-        plain = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
+        plain = _STRICT.decode(text)
     except json.JSONDecodeError as error:
         raise BadJsonError(f"Line {error.lineno}, column {error.colno}.") from None
     except (ValueError, RecursionError) as error:
@@ -98,6 +99,14 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(_: str) -> Any:
     raise ValueError
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
 
 
 def _depth(text: str) -> int:

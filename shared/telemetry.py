@@ -251,7 +251,11 @@ class Watch:
         if scope["type"] != "http":  # type: ignore[comparison-overlap]  # Litestar types it as its enum
             await self._app(scope, receive, send)
             return
-        incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
+        incoming = None
+        for name, value in scope["headers"]:
+            if name == b"traceparent":
+                incoming = value.decode("latin-1")
+                break
         began = time.perf_counter()
         status = 500
         with continued_trace(

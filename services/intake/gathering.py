@@ -111,8 +111,8 @@ class Line:
                 taken.append(entry)
         return taken
 
-    async def gather(self) -> None:
-        """Wait until it is time for the next transaction."""
+    async def gather(self) -> int:
+        """Wait until it is time for the next transaction; return how many go into it, 0 when nobody is there."""
         loop = asyncio.get_running_loop()
         since = loop.time()
         while self._count:
@@ -120,7 +120,7 @@ class Line:
             until = max(since, self._ended) + (_BESIDE_SECONDS if self._under_way else _TOGETHER_SECONDS)
             self._wanted = self._share()
             if free and (self._count >= self._wanted or loop.time() >= until):
-                return
+                return self._wanted
             self._called = loop.create_future()
             timer = loop.call_at(until, self._call) if free else None
             try:
@@ -129,6 +129,7 @@ class Line:
                 self._called = None
                 if timer is not None:
                     timer.cancel()
+        return 0
 
     def _share(self) -> int:
         """How many go into the next transaction: all who are there, or half of them if they are many."""
@@ -253,8 +254,7 @@ class Storing:
     async def _dispatch(self, line: Line) -> None:
         try:
             while len(line):
-                await line.gather()
-                taken = line.take(self._batch)
+                taken = line.take(await line.gather())
                 if taken:
                     number = line.begin(len(taken))
                     task = asyncio.create_task(self._take(line, number, taken), name="intake storing together")

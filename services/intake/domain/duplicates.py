@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
 
 from services.intake.domain.complaint import NormalisedComplaint
-from shared.engine.amounts import Amount, parse_amount
+from shared.engine.amounts import parse_amount
 from shared.policy.schema import Duplicates
 
 _LENGTHS: Final = {
@@ -50,11 +51,12 @@ def window_of(rule: Duplicates) -> timedelta:
     """Return how far back a repetition is looked for. Working days count as days here: a window says "recently", it is
     no limit.
     """
-    amount = parse_amount(rule.window)
-    return _length(amount)
+    return _length(rule.window)
 
 
-def _length(amount: Amount) -> timedelta:
+@lru_cache(maxsize=1_000)
+def _length(window: str) -> timedelta:
+    amount = parse_amount(window)
     return amount.n * _LENGTHS.get(amount.unit, timedelta(days=1))
 
 
@@ -64,6 +66,8 @@ def duplicate_of(rule: Duplicates, words: Mapping[str, Any], at: datetime, earli
     All words that the rule names must agree, and at least one of them must be stated: two complaints of which nothing
         is known are not the same. A repetition of a repetition leads to the first. The window includes both its ends.
     """
+    if not earlier:
+        return None
     names = [name.removeprefix("complaint.").removeprefix("fields.") for name in rule.match]
     wanted = {name: words.get(name) for name in names}
     if all(value is None for value in wanted.values()):

@@ -82,22 +82,23 @@ async def test_many_go_in_two_halves_and_no_third_transaction_begins(monkeypatch
     _came_together(line, 32)
     for _ in range(16):
         line.add(_entry())
-    await asyncio.wait_for(line.gather(), 30)
-    first = line.begin(len(line.take(64)))
     for _ in range(16):
         line.add(_entry())
-    await asyncio.wait_for(line.gather(), 30)
-    line.begin(len(line.take(64)))
+    assert await asyncio.wait_for(line.gather(), 30) == 16
+    first = line.begin(len(line.take(16)))
+    assert await asyncio.wait_for(line.gather(), 30) == 16
+    line.begin(len(line.take(16)))
     for _ in range(16):
         line.add(_entry())
     gathering = asyncio.create_task(line.gather())
     await _turns()
     assert not gathering.done()
-    line.end(first)
-    line.add(_entry())
-    for _ in range(16):
+    line.end(first)  # 16 wait, 16 are under way, and 16 are expected to come again: that is two times 24
+    await _turns()
+    assert not gathering.done()
+    for _ in range(8):
         line.add(_entry())
-    await asyncio.wait_for(gathering, 30)
+    assert await asyncio.wait_for(gathering, 30) == 24
 
 
 async def test_tenants_take_turns() -> None:
