@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
+from services.audit.auditing import undisturbed
 from services.audit.cases import check_effects
 from services.audit.look import connect, look_at
 from services.audit.told import gather
@@ -212,9 +213,10 @@ class Overdue:
         """What the auditor says of effects and the ledger; there are no other services here that it could ask. Returns its comparisons."""
         connection = await connect(dsn)
         try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                look = await look_at(connection, await gather(connection), {}, None, None)
-                await check_effects(look)
+            with undisturbed():
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    look = await look_at(connection, await gather(connection), {}, None, None)
+                    await check_effects(look)
         finally:
             await connection.close()
         if found := look.findings.all():
