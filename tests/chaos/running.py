@@ -29,7 +29,7 @@ SETTINGS = {
     "RECOURSE_CONTACT_SECONDS": "1",
     "RECOURSE_SMS_PER_DAY": "10000000",
     "RECOURSE_EMAIL_PER_DAY": "10000000",
-    "RECOURSE_RETRY_SCALE": "0.01",  # the pauses between attempts, of minutes, would be all that is waited for
+    "RECOURSE_RETRY_SCALE": "0.003",  # seven pauses in a row, of hours otherwise, are no longer than the patience of the audit
 }
 
 Tell = Callable[[str], None]
