@@ -31,16 +31,17 @@ async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS, of_no
     """Compare everything, and return what does not agree.
 
     What may pass is looked at again, and only that, until it has passed or stayed for too long. Then everything is compared
-    once more: the last word is a whole look's.
+    once more, with what has come of it meanwhile; what this look finds under way is waited for likewise. Whatever a look finds that does
+    not pass is judged by a whole look.
 
     Args:
         patience: seconds that what is under way is given; a finding that goes away within them was none.
         of_now: judge what there is at the first look, and not what comes under way later: for a system that goes on working,
-            of which no look finds everything at rest. When all that the first look waited for has passed, and nothing else
-            was found, that is the last word.
+            of which no look finds everything at rest. The first whole look is then the last, if all that it waited for passes.
     """
     waiting = _Waiting(patience)
     of_first: set[Finding] | None = None
+    is_last = of_now
     while True:
         began = time.monotonic()
         found = await look_once(evidence)
@@ -54,8 +55,9 @@ async def audit(evidence: Evidence, *, patience: float = PATIENCE_SECONDS, of_no
             return verdict(every, found.compared, waiting.looks)
         may_be_well = all(each.may_pass for each in every)
         is_new = await _wait(evidence, waiting, of_first)
-        if of_now and may_be_well and not is_new and not waiting.since:
+        if is_last and may_be_well and not is_new and not waiting.since:
             return verdict([], found.compared, waiting.looks)
+        is_last = True
 
 
 async def _wait(evidence: Evidence, waiting: _Waiting, of_first: set[Finding] | None) -> bool:

@@ -215,6 +215,7 @@ SELECT c.tenant_id, c.case_id, c.creates || ' complaints came of it, ' || count(
  GROUP BY c.tenant_id, c.case_id, c.creates
 HAVING count(a.key) <> c.creates"""
 
+# A clock may have been set back since a message was due.
 PROVIDERS: Final = """
 SELECT d.tenant_id, d.delivery_id, 'went through a provider of another channel'
   FROM notify.delivery d
@@ -253,6 +254,11 @@ SELECT d.tenant_id, d.delivery_id, 'was tried ' || count(a.attempt) || ' times, 
  WHERE d.round = 0
  GROUP BY d.tenant_id, d.delivery_id, d.attempts
 HAVING count(a.attempt) <> d.attempts OR coalesce(max(a.attempt), 0) <> count(a.attempt)
+ UNION ALL
+SELECT d.tenant_id, d.delivery_id, 'was sent before it was due'
+  FROM notify.delivery d
+  JOIN notify.delivery_attempt a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.delivery_id AND a.attempt = 1
+ WHERE d.round = 0 AND a.at < d.due_at - interval '2 hours'
  UNION ALL
 SELECT a.tenant_id, a.delivery_id, 'attempts at no message'
   FROM notify.delivery_attempt a

@@ -147,8 +147,9 @@ SELECT a.tenant_id, a.case_id
        SELECT FROM routing.approval o WHERE o.tenant_id = a.tenant_id AND o.case_id = a.case_id AND o.decided_seq = d.seq)"""
 
 REPORTED: Final = """
-SELECT tenant_id, case_id, seq, now, message_id, body ->> 'state' AS state, (body ->> 'closed')::boolean AS closed
-  FROM reporting.standing"""
+SELECT s.tenant_id, s.case_id, s.seq, s.now, s.message_id, s.body ->> 'state' AS state, (s.body ->> 'closed')::boolean AS closed,
+       EXISTS (SELECT FROM routing."case" c WHERE c.tenant_id = s.tenant_id AND c.case_id = s.case_id) AS is_of_case
+  FROM reporting.standing s"""
 
 TIMERS: Final = """
 SELECT p.tenant_id, p.version, clock ->> 'id' AS id
@@ -257,6 +258,8 @@ async def _differences(look: Look) -> Any:
         yield case_id, look.told.standings[case_id].tenant_id, "reporting keeps no standing", True
     for row in reported:
         standing = look.told.standings.get(row["case_id"])
+        if standing is None and not row["is_of_case"]:
+            yield row["case_id"], row["tenant_id"], "reporting keeps the standing of no case", False
         if standing is not None:
             latest = (standing.seq, standing.now, standing.message_id, standing.state, standing.closed)
             kept = (row["seq"], row["now"], row["message_id"], row["state"], row["closed"])

@@ -1104,6 +1104,19 @@ TOGETHER: list[list[Corruption]] = [
             "sla.timeline_entry t WHERE case_id = '{late}' AND seq = 1",
             1,
         ),
+        (
+            "I5",
+            "a message was sent before it was due",
+            "UPDATE notify.delivery SET due_at = due_at + interval '1 day' WHERE delivery_id = '{sms}'",
+            1,
+        ),
+        (
+            "I13",
+            "reporting knows how a case stands that is none",
+            "INSERT INTO reporting.standing SELECT (jsonb_populate_record(s, jsonb_build_object('case_id', gen_random_uuid()))).* "
+            "FROM reporting.standing s WHERE case_id = '{late}'",
+            1,
+        ),
     ],
 ]
 

@@ -88,6 +88,19 @@ async def test_what_may_pass_is_looked_at_again_alone_and_the_last_look_is_whole
     assert made == [None, {"transport"}, {"transport"}, None]
 
 
+async def test_what_the_second_whole_look_waits_for_may_pass_as_well(
+    looks: list[Findings], made: list[frozenset[str] | None]
+) -> None:
+    looks += [a_look(("a", "waits", True)), a_look(), a_look(("b", "waits", True)), a_look()]
+    assert await found(5) == []
+    assert made == [None, {"transport"}, None, {"transport"}]
+
+
+async def test_what_the_second_whole_look_finds_and_stays_is_found(looks: list[Findings]) -> None:
+    looks += [a_look(("a", "waits", True)), a_look(), a_look(("b", "waits", True))]
+    assert await found(5) == [("b", "waits")]
+
+
 async def test_a_system_that_goes_on_needs_no_second_whole_look(
     looks: list[Findings], made: list[frozenset[str] | None]
 ) -> None:
