@@ -11,6 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 MOST = 500  # rows kept for the relay; with more to come, it reads the table
+MOST_BYTES = 4_000_000  # of their bodies, likewise
 MISSED = 1000  # ids looked out for, one by one
 EARLIER = 0  # no id: stands for whichever were added before the first that we know of
 
@@ -31,6 +32,7 @@ class Handover:
     def __init__(self) -> None:
         self._added = asyncio.Event()
         self._rows: list[Row] = []
+        self._bytes = 0
         self._in_table = True
 
     @property
@@ -41,26 +43,27 @@ class Handover:
     def set(self) -> None:
         """Say that rows were added: after the commit."""
         self._in_table = True
-        self._rows = []
+        self._rows, self._bytes = [], 0
         self._added.set()
 
     def give(self, rows: Sequence[Row]) -> None:
         """Say that these rows were added: after the commit."""
-        if self._in_table or len(self._rows) + len(rows) > MOST:
+        self._rows += rows
+        self._bytes += sum(len(row.body) for row in rows)
+        if self._in_table or len(self._rows) > MOST or self._bytes > MOST_BYTES:
             self.set()
         else:
-            self._rows += rows
             self._added.set()
 
     def look(self) -> None:
         """From now on rows are to be handed over. What was added until now is read: it is committed."""
         self._in_table = False
-        self._rows = []
+        self._rows, self._bytes = [], 0
 
     def take(self) -> list[Row]:
         """Return what was handed over, in the order of ids."""
         self._added.clear()
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._bytes = self._rows, [], 0
         rows.sort(key=_id)
         return rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from shared.handover import MISSED, MOST, Handover, Known, Row
+from shared.handover import MISSED, MOST, MOST_BYTES, Handover, Known, Row
 
 
 def a_row(row_id: int) -> Row:
@@ -50,6 +50,18 @@ def test_more_rows_than_are_kept_are_left_to_the_table() -> None:
     assert len(handover.take()) == MOST
     handover.give([a_row(number) for number in range(MOST)])
     handover.give([a_row(MOST)])
+    assert handover.in_table
+    assert handover.take() == []
+
+
+def test_larger_bodies_than_are_kept_are_left_to_the_table() -> None:
+    handover = Handover()
+    handover.look()
+    row = a_row(1)._replace(body=bytes(MOST_BYTES))
+    handover.give([row])
+    assert handover.take() == [row]
+    handover.give([row])
+    handover.give([a_row(2)])
     assert handover.in_table
     assert handover.take() == []
 
