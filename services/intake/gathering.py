@@ -36,7 +36,7 @@ _TOGETHER_SECONDS = 0.003  # how long a transaction waits for those who came tog
 _BESIDE_SECONDS = 0.010  # the same while another one is under way
 _LANES: Final = 2  # transactions of several tenants at a time
 _DIVIDED: Final = 12  # as soon as so many are there, they go in two halves
-_LOCK_SECONDS: Final = 0.5  # how long several tenants wait for one's lock
+_LOCK_SECONDS: Final = 0.5  # how long a transaction that keeps others waiting waits for one tenant's lock
 _APART_SECONDS = 5.0  # how long a tenant that made trouble stays by itself
 _RACES: Final = 3  # how often two complaints may find the same new telephone number at once before we give up
 
@@ -282,16 +282,14 @@ class Storing:
 
     async def _store_together(self, entries: list[Waiting]) -> None:
         """Store complaints of any tenants. What fails is tried again, each tenant's by itself."""
-        tenants = list(dict.fromkeys(entry.tenant.tenant_id for entry in entries))
         try:
-            await self._transact(entries)
+            await self._transact(entries, _LOCK_SECONDS)
         except Exception as error:
-            blocked = len(tenants) > 1 and isinstance(error, asyncpg.LockNotAvailableError)
-            if _is_outage(error) and not blocked:
+            if _is_outage(error) and not isinstance(error, asyncpg.LockNotAvailableError):
                 self._give_up(self._shared, entries, error)
                 return
             structlog.get_logger().warning("batch_divided", count=len(entries), **describe(error))
-            for tenant_id in tenants:
+            for tenant_id in dict.fromkeys(entry.tenant.tenant_id for entry in entries):
                 line = self._own_line(tenant_id)
                 line.put(entry for entry in entries if entry.tenant.tenant_id == tenant_id)
                 self._work_off(line)
@@ -301,7 +299,7 @@ class Storing:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            await self._transact(entries)
+            await self._transact(entries, None)
         except Exception as error:
             line.until = loop.time() + _APART_SECONDS
             if _is_outage(error):
@@ -325,7 +323,7 @@ class Storing:
         for entry in (*entries, *line.take(len(line))):
             settle(entry, UnavailableError("The database does not answer in time.", retry_after_seconds=2))
 
-    async def _transact(self, entries: Sequence[Waiting]) -> None:
+    async def _transact(self, entries: Sequence[Waiting], lock_seconds: float | None) -> None:
         """Store all of them, or raise and leave nothing."""
         by_tenant: dict[UUID, list[Waiting]] = {}
         for entry in entries:
@@ -334,7 +332,7 @@ class Storing:
             Lot(tenant=each[-1].tenant, keys=each[-1].keys, offers=[entry.offer for entry in each])
             for each in by_tenant.values()
         ]
-        outcomes = await self._outcomes(lots)
+        outcomes = await self._outcomes(lots, lock_seconds)
         fail_points.reach("intake.kept")
         for (tenant_id, waiting), came in zip(by_tenant.items(), outcomes, strict=True):
             for outcome in came:
@@ -344,14 +342,13 @@ class Storing:
             for entry, outcome in zip(waiting, came, strict=True):
                 settle(entry, outcome)
 
-    async def _outcomes(self, lots: Sequence[Lot]) -> list[list[Outcome]]:
+    async def _outcomes(self, lots: Sequence[Lot], lock_seconds: float | None) -> list[list[Outcome]]:
         tenants = [lot.tenant.tenant_id for lot in lots]
-        several = _LOCK_SECONDS if len(lots) > 1 else None
         for attempt in range(_RACES):
             if attempt:
                 await asyncio.sleep(0.005 * attempt)
             try:
-                async with self._database.api_tx(*tenants, lock_seconds=several) as tx:
+                async with self._database.api_tx(*tenants, lock_seconds=lock_seconds) as tx:
                     outcomes = await store(tx, lots)
                     fail_points.reach("intake.stored")
             except (IdentityRaceError, asyncpg.DeadlockDetectedError):

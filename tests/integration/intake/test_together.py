@@ -209,11 +209,13 @@ async def test_who_waits_for_a_lock_keeps_nobody_else_waiting(world: World, root
         waiting = [asyncio.create_task(locked.admin.complain(key=f"k-{n}")) for n in range(8)]
         for n in range(8):
             assert (await other.admin.complain(text=str(n))).status_code == 201
-    await asyncio.gather(*waiting)
+        again = [asyncio.create_task(locked.admin.complain(key=f"k-{n}")) for n in range(8, 12)]
+        assert (await other.admin.complain()).status_code == 201
+    await asyncio.gather(*waiting, *again)
 
     async def stored() -> bool:
-        again = await asyncio.gather(*(locked.admin.complain(key=f"k-{n}") for n in range(8)))
+        again = await asyncio.gather(*(locked.admin.complain(key=f"k-{n}") for n in range(12)))
         return {answer.status_code for answer in again} == {201}
 
     await until(stored)
-    assert await root.fetchval("SELECT count(*) FROM complaint WHERE tenant_id = $1", locked.tenant_id) == 9
+    assert await root.fetchval("SELECT count(*) FROM complaint WHERE tenant_id = $1", locked.tenant_id) == 13
