@@ -104,7 +104,7 @@ class Size(Struct, frozen=True, kw_only=True):
     model_examples: int = 200
     model_steps: int = 10
     clock_jumps: int = 4
-    flood_seconds: float = 10.0
+    flood_seconds: float = 8.0
     stream_losses: int = 1
     dead_seconds: float = 8.0  # of a wire that lets nothing through
 

@@ -24,7 +24,7 @@ CLIENTS: Final = 10
 PATIENCE_SECONDS: Final = 60.0
 """So long does a client repeat a request; then it counts as never answered."""
 
-MOST_BEHIND: Final = 5.0
+MOST_BEHIND: Final = 2.0
 """So many seconds of its turns does a client make up for that has waited for an answer."""
 
 CATEGORIES: Final = ("billing", "attitude", "quality")
