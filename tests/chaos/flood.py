@@ -33,11 +33,20 @@ class Flood:
         return ""
 
     async def run(self, world: World) -> dict[str, Any]:
-        """Half of the time alone is before the flood and half after it: what else the machine does meanwhile is in both."""
-        added = ADDED_MS / machine_speed()
+        """What looks slow is measured once more: the slowest of a hundred answers may be the machine's own, twice it is the flood's."""
         quiet = list(world.tenants)
         await subscribe(world, 1, limits=QUOTA)
         flooder = world.tenants.pop()
+        figures, slow = await self._measure(world, quiet, flooder)
+        if first := slow:
+            figures, slow = await self._measure(world, quiet, flooder)
+        if slow:
+            raise CaseFailedError(f"quiet tenants, measured twice: {'; '.join(slow)}")
+        return {**figures, "slow_at_first": first}
+
+    async def _measure(self, world: World, quiet: list[Tenancy], flooder: Tenancy) -> tuple[dict[str, Any], list[str]]:
+        """Half of the time alone is before the flood and half after it: what else the machine does meanwhile is in both."""
+        added = ADDED_MS / machine_speed()
         before = await self._quiet(world, quiet, world.size.flood_seconds / 2)
         answers: Counter[str] = Counter()
         flood = asyncio.create_task(self._flood(world, flooder, answers))
@@ -48,15 +57,16 @@ class Flood:
             await asyncio.gather(flood, return_exceptions=True)
         after = await self._quiet(world, quiet, world.size.flood_seconds / 2)
         alone, beside = await self._taken(world, before, after), await self._taken(world, flooded)
-        figures = {"alone": alone, "beside_the_flood": beside, "answers_to_the_flood": dict(answers)}
         if not answers["429"]:
             raise CaseFailedError(f"the flood was never turned away: {dict(answers)}")
         if answers["429 without Retry-After"] or any(name.startswith("5") for name in answers):
             raise CaseFailedError(f"the flood was answered {dict(answers)}")
-        for name in ("p99_ms", "answer_p99_ms"):
-            if beside[name] > max(2 * alone[name], alone[name] + added):
-                raise CaseFailedError(f"quiet tenants: {name} {beside[name]}, and {alone[name]} alone")
-        return figures
+        slow = [
+            f"{name} {beside[name]}, and {alone[name]} alone"
+            for name in ("p99_ms", "answer_p99_ms")
+            if beside[name] > max(2 * alone[name], alone[name] + added)
+        ]
+        return {"alone": alone, "beside_the_flood": beside, "answers_to_the_flood": dict(answers)}, slow
 
     async def _quiet(self, world: World, tenants: list[Tenancy], seconds: float) -> Load:
         load = Load(world, rate=QUIET_RATE * 2.5, tenants=tenants)
