@@ -40,8 +40,15 @@ SELECT tenant_id, complaint_id, number, source, complainant_id, stored_at
   FROM intake.complaint"""
 
 
-SETTINGS: Final = {"TimeZone": "UTC", "jit": "off", "work_mem": "64MB", "max_parallel_workers_per_gather": "0"}
-"""Everything is read once, so nothing is worth to be compiled, or to be shared with processes that must be started first."""
+SETTINGS: Final = {
+    "TimeZone": "UTC",
+    "jit": "off",
+    "work_mem": "64MB",
+    "max_parallel_workers_per_gather": "0",
+    "enable_nestloop": "off",
+}
+"""Everything is read once, so nothing is worth to be compiled, or to be shared with processes that must be started first; and whole tables
+are joined, which goes through each as often as the other has rows where nobody has counted these yet."""
 
 
 class Tenant(Struct, frozen=True):
