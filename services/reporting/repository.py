@@ -243,12 +243,13 @@ SELECT tenant_id
   FROM waiting
  WHERE EXISTS (SELECT 1 FROM stale WHERE stale.tenant_id = waiting.tenant_id AND not_before <= clock_timestamp())"""
 
+# Behind a SELECT nobody looks at an array's length: PostgreSQL finds a plan for few elements cheaper, and would make one each time.
 # Of each tenant the cases of the notes that are due, and then all notes about these cases. Nothing is taken before the tenant itself is
 # known.
 CLAIM_STALE = """
 WITH place AS MATERIALIZED (
     SELECT asked.tenant_id, (SELECT zone FROM tenant WHERE tenant.tenant_id = asked.tenant_id) AS zone
-      FROM unnest($1::uuid[]) AS asked(tenant_id)),
+      FROM unnest((SELECT $1::uuid[])) AS asked(tenant_id)),
 due AS MATERIALIZED (
     SELECT place.tenant_id, noted.case_id
       FROM place
@@ -269,7 +270,8 @@ claimed AS MATERIALIZED (
            FOR UPDATE SKIP LOCKED) AS noted),
 taken AS (
     DELETE FROM stale
-     WHERE tenant_id = ANY ($1) AND case_id = ANY (ARRAY (SELECT case_id FROM claimed)) AND id = ANY (ARRAY (SELECT id FROM claimed))
+     WHERE tenant_id = ANY (ARRAY (SELECT tenant_id FROM place)) AND case_id = ANY (ARRAY (SELECT case_id FROM claimed))
+       AND id = ANY (ARRAY (SELECT id FROM claimed))
     RETURNING stale.tenant_id, stale.case_id)
 SELECT place.tenant_id, place.zone, (SELECT count(*) FROM due WHERE due.tenant_id = place.tenant_id) AS due,
        (SELECT array_agg(DISTINCT case_id ORDER BY case_id) FROM taken WHERE taken.tenant_id = place.tenant_id) AS cases
@@ -405,6 +407,7 @@ async def lock_cases(tx: Tx, cases: Sequence[Case]) -> None:
 
 # --- what was told of some cases
 
+# An array behind a SELECT: see CLAIM_STALE.
 TOLD = """
 SELECT named.tenant_id, named.case_id,
        (SELECT counted::text FROM fact WHERE fact.tenant_id = named.tenant_id AND fact.case_id = named.case_id) AS counted,
@@ -423,7 +426,7 @@ SELECT named.tenant_id, named.case_id,
                   FROM delivery
                  WHERE delivery.tenant_id = named.tenant_id AND delivery.case_id = named.case_id
                  GROUP BY channel, state) AS message) AS messages
-  FROM unnest($1::uuid[], $2::uuid[]) AS named(tenant_id, case_id)
+  FROM unnest((SELECT $1::uuid[]), $2::uuid[]) AS named(tenant_id, case_id)
  CROSS JOIN LATERAL (
     SELECT max(entry.case_kind) AS case_kind, max(entry.number) AS number, max(entry.source) AS source,
            '[' || string_agg(entry.body::text, ',' ORDER BY entry.seq) || ']' AS timeline

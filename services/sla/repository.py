@@ -144,6 +144,7 @@ SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at
  LIMIT $3
    FOR UPDATE SKIP LOCKED"""
 # A statement of its own after the claim: it sees whatever was told until the rows were locked.
+# Behind a SELECT nobody looks at an array's length: PostgreSQL finds a plan for few elements cheaper, and would make one each time.
 KNOWN = """
 SELECT w.case_id,
        (SELECT '[' || string_agg(e.entry::text, ',' ORDER BY e.seq) || ']'
@@ -156,7 +157,7 @@ SELECT w.case_id,
                                           'penalty', p.penalty))::text
           FROM ledger_position p
          WHERE p.tenant_id = $1 AND p.case_id = w.case_id) AS positions
-  FROM unnest($2::uuid[]) AS w (case_id)"""
+  FROM unnest((SELECT $2::uuid[])) AS w (case_id)"""
 CASE = """
 SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at, digest, postings, failures
   FROM watched_case
