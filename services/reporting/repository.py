@@ -27,11 +27,12 @@ from shared.messages import (
 # --- what is told: collected, and stored at the end of the transaction, all of a kind and of all tenants in one statement in the order of
 # its key. Each also notes that the facts of the cases are out of date, as far as it was news: at once, or after some seconds ("note in").
 
+# Behind a SELECT nobody looks at an array's length: PostgreSQL finds a plan for few elements cheaper, and would make one each time.
 ADD_ENTRIES = """
 WITH told AS (
     INSERT INTO entry (tenant_id, case_id, seq, case_kind, number, source, body)
     SELECT tenant_id, case_id, seq, case_kind, number, source, body::jsonb
-      FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])
+      FROM unnest((SELECT $1::uuid[]), $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])
            AS new(tenant_id, case_id, seq, case_kind, number, source, body)
     ON CONFLICT (tenant_id, case_id, seq) DO UPDATE
        SET number = greatest(entry.number, excluded.number), source = greatest(entry.source, excluded.source)
@@ -243,7 +244,6 @@ SELECT tenant_id
   FROM waiting
  WHERE EXISTS (SELECT 1 FROM stale WHERE stale.tenant_id = waiting.tenant_id AND not_before <= clock_timestamp())"""
 
-# Behind a SELECT nobody looks at an array's length: PostgreSQL finds a plan for few elements cheaper, and would make one each time.
 # Of each tenant the cases of the notes that are due, and then all notes about these cases. Nothing is taken before the tenant itself is
 # known.
 CLAIM_STALE = """
@@ -407,7 +407,7 @@ async def lock_cases(tx: Tx, cases: Sequence[Case]) -> None:
 
 # --- what was told of some cases
 
-# An array behind a SELECT: see CLAIM_STALE.
+# An array behind a SELECT: see ADD_ENTRIES.
 TOLD = """
 SELECT named.tenant_id, named.case_id,
        (SELECT counted::text FROM fact WHERE fact.tenant_id = named.tenant_id AND fact.case_id = named.case_id) AS counted,
