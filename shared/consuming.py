@@ -57,7 +57,8 @@ ACK_SECONDS = 15.0  # after a crash, what was in hand comes again this late
 KEEP_ALIVE_SECONDS = 5.0
 PULL_SECONDS = 20.0  # one request for messages
 HEARTBEAT_SECONDS = 4.0  # the server says so often that the request stands
-GROUP_SECONDS = 10.0  # to apply a group
+GROUP_SECONDS = 10.0  # to apply one message of a tenant's group
+SHARED_SECONDS = 2.0  # to apply one message while other tenants' wait for the same transaction
 SINGLE_SECONDS = 5.0  # to apply one message that has failed before
 MAX_FAILURES = 8
 HANGING_COUNTS = 2  # a handler that runs into its deadline counts double, so that it does not block for minutes
@@ -456,29 +457,28 @@ class Consumer:
 
     async def _apply(self, group: list[Delivery], seconds: float) -> None:
         """Apply and settle a group of messages. Raises only what is no message's fault."""
-        assert self._metrics is not None
         fail_points.reach("consumer.taken")
-        left = await self._without_the_dead(group)
-        while left:
-            part, rest, faults = left, [], []
-            with (
-                self._metrics.message_seconds.labels(self.service, self.name).time(),
-                structlog.contextvars.bound_contextvars(service=self.service),
-            ):
-                try:
-                    await self._transact(part, seconds)
-                except AtFaultError as error:
-                    # Of its tenant's messages each goes behind a savepoint of its own, and the others' without them: none waits for it.
-                    tenant_id = error.delivery.tenant_id
-                    part = [each for each in left if each.tenant_id == tenant_id]
-                    rest = [each for each in left if each.tenant_id != tenant_id]
-                    faults = [error] if len(part) == 1 else await self._transact(part, seconds, careful=True)
-            fail_points.reach("consumer.applied")
-            await self._settle_applied(part, faults)
-            left = rest
+        group = await self._without_the_dead(group)
+        apart: list[list[Delivery]] = []
+        while group:
+            is_shared = len(set(map(_tenant, group))) > 1
+            try:
+                faults = await self._transact(group, min(seconds, SHARED_SECONDS) if is_shared else seconds)
+            except AtFaultError as error:
+                if is_shared:
+                    # The others go without its tenant's, and these afterwards: none waits for the one at fault.
+                    own = error.delivery.tenant_id
+                    apart.append([each for each in group if each.tenant_id == own])
+                    group = [each for each in group if each.tenant_id != own]
+                    continue
+                # Once more, each behind its own savepoint.
+                faults = [error] if len(group) == 1 else await self._transact(group, seconds, careful=True)
+            await self._settle_applied(group, faults)
+            group = apart.pop() if apart else []
 
     async def _settle_applied(self, part: list[Delivery], faults: list[AtFaultError]) -> None:
         """Acknowledge what was applied, and have the rest come again."""
+        fail_points.reach("consumer.applied")
         at_fault = {fault.delivery for fault in faults}
         for delivery in part:
             if delivery not in at_fault:
@@ -511,6 +511,15 @@ class Consumer:
         return begun
 
     async def _transact(self, group: list[Delivery], seconds: float, *, careful: bool = False) -> list[AtFaultError]:
+        """As `_in_one_transaction`, observed."""
+        assert self._metrics is not None
+        with (
+            self._metrics.message_seconds.labels(self.service, self.name).time(),
+            structlog.contextvars.bound_contextvars(service=self.service),
+        ):
+            return await self._in_one_transaction(group, seconds, careful=careful)
+
+    async def _in_one_transaction(self, group: list[Delivery], seconds: float, *, careful: bool) -> list[AtFaultError]:
         """Apply messages, each once, in one transaction.
 
         Raises AtFaultError for the first that fails; when `careful`, undoes and returns those that fail and commits the rest.

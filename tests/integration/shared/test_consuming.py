@@ -52,15 +52,18 @@ async def test_what_is_told_is_applied_once_and_in_order(stack: Stack) -> None:
 async def test_what_concerns_all_tenants_waits_for_what_stands_before_it(stack: Stack) -> None:
     """A tick says that every entry before it has been applied, although tenants are served side by side."""
     entries, tick, after = [a_request(uuid4()) for _ in range(3)], a_request(LIVE), a_request(uuid4())
-    released = asyncio.Event()
+    begun, released = asyncio.Event(), asyncio.Event()
 
     async def record_slowly(message: EntryRequested, tx: Tx) -> None:
         if message.message_id == entries[0].message_id:
+            begun.set()
             await released.wait()
         await record(message, tx)
 
     async with stack.service("intake") as intake, stack.hearing(record_slowly):
-        for message in (*entries, tick, after):
+        await stack.tell(intake, entries[0])
+        await begun.wait()  # by itself: what comes at one moment shares a transaction
+        for message in (*entries[1:], tick, after):
             await stack.tell(intake, message)
         await until(lambda: applied(stack, 3))  # all but the slow one and the tick
         released.set()
@@ -180,6 +183,29 @@ async def test_tenants_share_a_transaction_and_one_that_fails_leaves_it_to_the_o
     last = {message.tenant_id: began[message.message_id] for message in told}
     assert last[bad] == {bad}, "those of the tenant at fault are taken one by one"
     assert any(len(last[tenant]) > 1 for tenant in tenants if tenant != bad), "no transaction was shared"
+
+
+async def test_who_hangs_holds_up_the_other_tenants_of_the_transaction_for_a_moment_only(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go without it, while it has the time that it would have had by itself."""
+    monkeypatch.setattr(consuming, "SHARED_SECONDS", 0.05)
+    tenants = sorted(uuid4() for _ in range(3))
+    slow = tenants[0]
+    released = asyncio.Event()
+
+    async def hang(message: EntryRequested, tx: Tx) -> None:
+        if message.tenant_id == slow:
+            await released.wait()
+        await record(message, tx)
+
+    async with stack.service("intake") as intake:
+        await stack.tell(intake, *(a_request(tenant) for tenant in tenants))
+        async with stack.hearing(hang):
+            await until(lambda: applied(stack, 2))
+            released.set()
+            await until(lambda: applied(stack, 3))
+        assert await stack.root.fetchval("SELECT count(*) FROM sla.attempt") == 0, "a failure was counted"
 
 
 async def three(stack: Stack) -> list[Any]:
