@@ -341,9 +341,9 @@ class Machine(RuleBasedStateMachine):
         faults: list[AtFaultError] = []
         try:
             try:
-                await consumer._transact(deliveries, 10.0)
+                await consumer._in_one_transaction(deliveries, 10.0, careful=False)
             except AtFaultError:
-                faults = await consumer._transact(deliveries, 10.0, careful=True)
+                faults = await consumer._in_one_transaction(deliveries, 10.0, careful=True)
         except CrashError:
             return False
         for fault in faults:
