@@ -20,9 +20,16 @@ REACH_SECONDS: Final = 90.0  # a clock of the complaints takes sixty
 RATE: Final = 12.0
 
 PLACES: Final[dict[str, tuple[str, ...]]] = {
-    "intake": ("api.begun", "api.commit", "intake.stored", "intake.kept", "relay.picked", "relay.leads"),
-    "routing": (
+    "intake": (
+        "api.begun",
+        "api.commit",
         "api.committed",
+        "intake.stored",
+        "intake.kept",
+        "relay.picked",
+        "relay.leads",
+    ),
+    "routing": (
         "idempotency.stored",
         "routing.written",
         "routing.ticked",
