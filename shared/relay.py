@@ -95,9 +95,6 @@ SELECT message_id, stream_seq
  ORDER BY stream_seq DESC
  LIMIT 1"""
 
-ANYTHING_PUBLISHED = """
-SELECT EXISTS (SELECT FROM outbox WHERE stream_seq IS NOT NULL)"""
-
 UNPUBLISH_ABOVE = """
 UPDATE outbox
    SET published_at = NULL, stream_seq = NULL

@@ -72,9 +72,8 @@ class Telling(Struct, frozen=True):
 class Gathered(Struct):
     """What is known of a group of messages once its entries are stored."""
 
-    new: set[
-        tuple[UUID, UUID, int]
-    ]  # tenant, case and seq of entries that had not arrived before, and are still to be looked at
+    # Tenant, case and seq of entries that had not arrived before, and are still to be looked at.
+    new: set[tuple[UUID, UUID, int]]
     cases: dict[UUID, list[UUID]]  # of each tenant, that the group is about
     timelines: dict[UUID, dict[UUID, Timeline]] = {}  # of a tenant's cases, once they were asked for
 
