@@ -5,7 +5,9 @@ message's tenant set. Handlers never begin, commit, publish or acknowledge; what
 `outbox.add(tx, …)`.
 
 What several tenants are told at about one moment is applied together, some messages of each: with many quiet tenants, each one's message by
-itself would cost a transaction. Where one fails, the others of the group are applied without those of its tenant.
+itself would cost a transaction. Where one fails, the others of the group are applied without those of its tenant. For the same reason
+consumers of several streams may share a desk: what has come from all of them is taken together, entered under each one's own name, and
+acknowledged to each one's own stream.
 
 Messages come twice and out of order; the inbox drops the second of two, handlers bear the rest. A handler that needs
 what has not come yet raises `NotYetError`. A message that keeps failing, that cannot be read, or that kills its
@@ -22,9 +24,10 @@ import asyncio
 import contextlib
 import hashlib
 import math
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -48,6 +51,7 @@ from shared.telemetry import Metrics, continued_trace, describe, error_text
 
 Handler = Callable[[Any, Tx], Awaitable[None]]
 Together = Callable[[Sequence[Any], Tx], Awaitable[None]]
+AtLast = Callable[[Tx], Awaitable[None]]
 
 BATCH = 100  # messages in one transaction
 FAIR_BATCH = 25  # of one tenant, while several wait
@@ -71,10 +75,10 @@ MAX_SUSPECTS = 10_000
 
 CLAIM = """
 INSERT INTO inbox (tenant_id, consumer, message_id)
-SELECT tenant_id, $1, message_id
-  FROM unnest($2::uuid[], $3::uuid[]) AS new (tenant_id, message_id)
+SELECT tenant_id, consumer, message_id
+  FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS new (tenant_id, consumer, message_id)
     ON CONFLICT DO NOTHING
-RETURNING tenant_id, message_id"""
+RETURNING tenant_id, consumer, message_id"""
 
 # $4: whether this process has begun it before and outlived that (an outage interrupted it); then the count starts again.
 BEGIN_ALONE = """
@@ -129,6 +133,7 @@ class Delivery(msgspec.Struct, eq=False):
     message: Message | None
     flaw: str | None  # why it cannot be read
     touched: float  # when the server last heard that we still have it
+    taken_by: Consumer
     suspect: bool = False  # handled by itself: it has failed before, or
     accused: bool = False  # may have ended a process, and is handled with nothing else in hand
     place: int = 0  # in the stream
@@ -139,10 +144,77 @@ def _tenant(delivery: Delivery) -> UUID:
     return delivery.tenant_id
 
 
-def _identity(delivery: Delivery) -> tuple[UUID, UUID]:
-    """What makes two deliveries the same message; of those that can be read."""
+def _identity(delivery: Delivery) -> tuple[UUID, str, UUID]:
+    """What makes two deliveries the same message for the same consumer; of those that can be read."""
     assert delivery.message is not None
-    return delivery.tenant_id, delivery.message.message_id
+    return delivery.tenant_id, delivery.taken_by.name, delivery.message.message_id
+
+
+class Desk:
+    """What was pulled and is not applied yet, and who is at it: of one consumer, or of several that share their workers."""
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[UUID, deque[Delivery]] = OrderedDict()  # by tenant, whose turn it is first
+        self.due: dict[UUID, tuple[float, float]] = {}  # of who waits: since when, and when it goes at the latest
+        self.busy: set[UUID] = set()  # tenants that a worker is at
+        self.suspects: deque[Delivery] = deque()  # have failed before
+        self.accused: deque[Delivery] = deque()  # were in hand when a process ended
+        self.known_suspects: set[str] = set()  # keys of messages that have failed in this process
+        self.interrupted: set[str] = set()  # keys of messages that an outage of ours interrupted
+        self.arrived = asyncio.Event()
+        self.at_work = 0
+        self.is_stopping = False
+        self.rest = asyncio.Event()
+        self._alarm_at = math.inf
+
+    def put(self, delivery: Delivery, linger: float) -> None:
+        """Let a message wait for its turn, and for others for so many seconds."""
+        tenant_id = delivery.tenant_id
+        queue = self.waiting.setdefault(tenant_id, deque())
+        queue.append(delivery)
+        since, due = self.due.get(tenant_id, (delivery.came, math.inf))
+        self.due[tenant_id] = since, min(due, delivery.came + linger)
+        if linger > 0 and len(queue) < BATCH:
+            self._set_alarm(delivery.came + linger)
+        else:
+            self.arrived.set()
+
+    def put_back(self, delivery: Delivery) -> None:
+        """Let a message be the next of its tenant."""
+        self.waiting.setdefault(delivery.tenant_id, deque()).appendleft(delivery)
+        self.due[delivery.tenant_id] = delivery.came, 0.0
+
+    def take(self, tenant_id: UUID, count: int) -> list[Delivery]:
+        """Take some of a tenant's messages; it then stands at the end of the queue, and what is left of its messages has waited enough."""
+        queue = self.waiting[tenant_id]
+        taken = [queue.popleft() for _ in range(min(count, len(queue)))]
+        if queue:
+            self.waiting.move_to_end(tenant_id)
+            self.due[tenant_id] = queue[0].came, 0.0
+        else:
+            del self.waiting[tenant_id], self.due[tenant_id]
+        self.busy.add(tenant_id)
+        return taken
+
+    def goes_along(self, tenant_id: UUID, now: float) -> bool:
+        """Tell whether a tenant's messages have waited for a quarter of their time: they go with whatever goes."""
+        since, due = self.due[tenant_id]
+        return now - since >= (due - since) / 4
+
+    def _set_alarm(self, at: float) -> None:
+        """Have the workers look when the first of what lingers has waited long enough: one alarm at a time, since most is taken before."""
+        if at < self._alarm_at:
+            self._alarm_at = at
+            asyncio.get_running_loop().call_at(at + 0.01, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_at = math.inf
+        now = asyncio.get_running_loop().time()
+        later = [due for _, due in self.due.values() if due > now]
+        if len(later) < len(self.due):
+            self.arrived.set()
+        if later:
+            self._set_alarm(min(later))
 
 
 class Consumer:
@@ -158,7 +230,12 @@ class Consumer:
         together: called with a group's new messages, of one tenant or of several, before the first is handled: what can be stored or looked
             up for all of them in one statement. What it leaves for the handlers goes into `tx.kept`. It may be called with one message, and
             a second time.
-        linger: seconds for which a tenant's first message waits for more, so that they share a transaction; for what nobody waits for.
+        at_last: called in the group's transaction after the handlers, for what may be done at once or later: it is left out where messages
+            are taken one by one, or again, so nothing of it is a message's failure for long.
+        linger: seconds for which a tenant's first message waits for more, so that they share a transaction; for what nobody waits for. It
+            goes earlier with a message of the tenant that does not linger, or, after a quarter of the time, with any group.
+        beside: another consumer of the service, whose workers also apply what this one pulls: what has come from several streams shares
+            transactions. `together` and `at_last` are then those of the other.
     """
 
     def __init__(
@@ -170,33 +247,28 @@ class Consumer:
         handlers: Mapping[type[Any], Handler],
         name: str | None = None,
         together: Together | None = None,
+        at_last: AtLast | None = None,
         linger: Callable[[UUID], float] = lambda _: 0.0,
+        beside: Consumer | None = None,
     ) -> None:
         self.service = service
         self.stream = stream_of(stream)
         self.name = name or f"{service}-on-{stream.lower()}"
         self.handlers = dict(handlers)
-        self.together = together
+        self.together: Together | None = together if beside is None else beside.together
+        self.at_last: AtLast | None = at_last if beside is None else beside.at_last
         self.linger = linger
         self.subjects = (
             list(subjects) if subjects else sorted({kind.SUBJECT.format(tenant_id="*") for kind in handlers})
         )
         self._log = structlog.get_logger().bind(service=service, consumer=self.name)
-        self._waiting: OrderedDict[UUID, deque[Delivery]] = OrderedDict()  # by tenant, whose turn it is first
-        self._busy: set[UUID] = set()  # tenants that a worker is at
-        self._suspects: deque[Delivery] = deque()  # have failed before
-        self._accused: deque[Delivery] = deque()  # were in hand when a process ended
-        self._known_suspects: set[str] = set()  # keys of messages that have failed in this process
+        self._desk: Desk = beside._desk if beside is not None else Desk()
+        self._is_at_desk = beside is None
         self._in_hand: set[Delivery] = set()
-        self._interrupted: set[str] = set()  # keys of messages that an outage of ours interrupted
-        self._arrived = asyncio.Event()
         self._asked = 0  # messages that the server may still send on our request
         self._heard_at = 0.0
         self._gone = False  # the server says that there is no such consumer
         self._turn = asyncio.Event()  # something has changed for the puller
-        self._at_work = 0
-        self._stopping = False
-        self._rest = asyncio.Event()
         self._database: Database | None = None
         self._metrics: Metrics | None = None
         self._backlog: Gauge | None = None
@@ -211,28 +283,30 @@ class Consumer:
         self._backlog = metrics.consumer_backlog.labels(self.service, self.name)
         async with asyncio.TaskGroup() as group:
             self._pulling = group.create_task(self._pull(messaging))
+            group.create_task(self._keep_alive())
+            if not self._is_at_desk:
+                return
             for _ in range(WORKERS):
                 group.create_task(self._work_off(self._next_group, GROUP_SECONDS))
             group.create_task(self._work_off(self._next_suspect, SINGLE_SECONDS))
             group.create_task(self._work_off(self._next_accused, SINGLE_SECONDS))
-            group.create_task(self._keep_alive())
 
     async def stop(self) -> None:
         """Begin nothing more, wait for the transactions in hand, and give the rest back: another replica gets it without delay."""
-        self._stopping = True
+        self._desk.is_stopping = True
         self._turn.set()
         if self._pulling is not None:  # what the server has sent already comes in, and is given back
             await asyncio.wait([self._pulling], timeout=HEARTBEAT_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GROUP_SECONDS):
-                while self._at_work:
-                    self._rest.clear()
-                    await self._rest.wait()
+                while self._desk.at_work:
+                    self._desk.rest.clear()
+                    await self._desk.rest.wait()
         for delivery in list(self._in_hand):
             await self._settle(delivery, delivery.raw.nak())
 
     async def _pull(self, messaging: Messaging) -> None:
-        while not self._stopping:
+        while not self._desk.is_stopping:
             try:
                 await messaging.wait_connected()
                 await self._ensure(messaging)
@@ -271,7 +345,7 @@ class Consumer:
         self.problem = None
         loop = asyncio.get_running_loop()
         try:
-            while generation == messaging.generation and not self._stopping:
+            while generation == messaging.generation and not self._desk.is_stopping:
                 self._turn.clear()  # an end of the request, room again, or the stop sets it
                 room = BACKLOG - len(self._in_hand)
                 if self._gone:
@@ -296,7 +370,7 @@ class Consumer:
                         await self._turn.wait()
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
-                if self._stopping:
+                if self._desk.is_stopping:
                     await subscription.drain()  # type: ignore[no-untyped-call]
                 else:
                     await subscription.unsubscribe()
@@ -306,7 +380,7 @@ class Consumer:
         status = raw.headers.get("Status") if raw.headers else None
         if status is None:
             self._asked -= 1
-            if self._stopping:
+            if self._desk.is_stopping:
                 await raw.nak()
                 return
             self._sort_in(raw)
@@ -323,16 +397,14 @@ class Consumer:
         delivery = self._read(raw)
         self._in_hand.add(delivery)
         if delivery.accused:
-            self._accused.append(delivery)
+            self._desk.accused.append(delivery)
         elif delivery.suspect:
-            self._suspects.append(delivery)
+            self._desk.suspects.append(delivery)
         else:
-            self._waiting.setdefault(delivery.tenant_id, deque()).append(delivery)
-            linger = self.linger(delivery.tenant_id)
-            if linger > 0 and len(self._waiting[delivery.tenant_id]) < BATCH:
-                asyncio.get_running_loop().call_later(linger + 0.01, self._arrived.set)
-                return
-        self._arrived.set()
+            # One that comes again has waited.
+            self._desk.put(delivery, self.linger(delivery.tenant_id) if delivery.times == 1 else 0.0)
+            return
+        self._desk.arrived.set()
 
     def _read(self, raw: Msg) -> Delivery:
         times, place, pending = told_by(raw.reply)
@@ -341,7 +413,7 @@ class Consumer:
         headers = raw.headers or {}
         key = (headers.get("Nats-Msg-Id") or f"{self.stream}:{place}").partition("/")[0]
         tenant_id, message, flaw = read(raw.subject, raw.data, self.handlers)
-        has_failed = flaw is not None or key in self._known_suspects
+        has_failed = flaw is not None or key in self._desk.known_suspects
         accused = times >= 2 and not has_failed
         now = asyncio.get_running_loop().time()
         return Delivery(
@@ -354,6 +426,7 @@ class Consumer:
             message=message,
             flaw=flaw,
             touched=now,
+            taken_by=self,
             came=now,
             suspect=has_failed or accused,
             accused=accused,
@@ -375,12 +448,12 @@ class Consumer:
     async def _work_off(self, take: Callable[[], list[Delivery]], seconds: float) -> None:
         """One worker: takes what is next, applies it, settles it."""
         while True:
-            group = [] if self._stopping else take()
+            group = [] if self._desk.is_stopping else take()
             if not group:
-                self._arrived.clear()  # nothing happens between the look and this, so no arrival goes unnoticed
-                await self._arrived.wait()
+                self._desk.arrived.clear()  # nothing happens between the look and this, so no arrival goes unnoticed
+                await self._desk.arrived.wait()
                 continue
-            self._at_work += 1
+            self._desk.at_work += 1
             try:
                 async with room().alone() if group[0].accused else room().among_others():
                     await self._apply(group, seconds)
@@ -389,51 +462,53 @@ class Consumer:
                 self._put_back(group)
                 await asyncio.sleep(OUTAGE_SECONDS)
             finally:
-                self._at_work -= 1
+                self._desk.at_work -= 1
                 if not group[0].suspect:
-                    self._busy.difference_update(each.tenant_id for each in group)
-                self._turn.set()
-                self._arrived.set()
-                if not self._at_work:
-                    self._rest.set()
+                    self._desk.busy.difference_update(each.tenant_id for each in group)
+                for consumer in {each.taken_by for each in group}:
+                    consumer._turn.set()
+                self._desk.arrived.set()
+                if not self._desk.at_work:
+                    self._desk.rest.set()
 
     def _next_group(self) -> list[Delivery]:
         """Take the next messages of the tenants whose turn it is, a few of each; they then go to the end of the queue.
 
         What concerns all live tenants, a tick, waits until everything in hand that stands before it has been applied: that is what it says.
         """
+        desk = self._desk
+        now = asyncio.get_running_loop().time()
         group: list[Delivery] = []
-        fair = FAIR_BATCH if len(self._waiting) > 1 else BATCH
-        for tenant_id in list(self._waiting):
-            queue = self._waiting[tenant_id]
+        fair = FAIR_BATCH if len(desk.waiting) > 1 else BATCH
+        patient: list[UUID] = []
+        for tenant_id in list(desk.waiting):
             size = min(fair, BATCH - len(group))
             if size <= 0:
                 break
-            if tenant_id in self._busy or (len(queue) < size and self._lingers(tenant_id, queue[0])):
+            if tenant_id in desk.busy:
+                continue
+            queue = desk.waiting[tenant_id]
+            if len(queue) < size and desk.due[tenant_id][1] > now:
+                if tenant_id != LIVE and desk.goes_along(tenant_id, now):
+                    patient.append(tenant_id)
                 continue
             if tenant_id == LIVE:
-                first = self._first_in_hand()
-                size = 0 if group else min(size, sum(delivery.place < first for delivery in queue))
+                size = 0 if group else min(size, _up_to_what_is_in_hand(queue))
                 if size == 0:
                     continue
-            group += [queue.popleft() for _ in range(min(size, len(queue)))]
-            if queue:
-                self._waiting.move_to_end(tenant_id)
-            else:
-                del self._waiting[tenant_id]
-            self._busy.add(tenant_id)
-            if tenant_id == LIVE:
+                group = desk.take(tenant_id, size)
+                patient.clear()
                 break
+            group += desk.take(tenant_id, size)
+        for tenant_id in patient:
+            size = min(fair, BATCH - len(group))
+            if size > 0 and group:
+                group += desk.take(tenant_id, size)
         group.sort(key=_tenant)  # whoever locks rows of several tenants locks them in the same order
         return group
 
-    def _lingers(self, tenant_id: UUID, first: Delivery) -> bool:
-        """Tell whether the first of a tenant's messages still waits for others; one that comes again has waited."""
-        linger = self.linger(tenant_id)
-        return linger > 0 and first.times == 1 and asyncio.get_running_loop().time() < first.came + linger
-
     def _first_in_hand(self) -> float:
-        """The first place in the stream that some tenant's message in hand has; those that have failed before hold up nobody."""
+        """The first place in its stream that some tenant's message in hand has; those that have failed before hold up nobody."""
         return min(
             (each.place for each in self._in_hand if each.tenant_id != LIVE and (each.accused or not each.suspect)),
             default=math.inf,
@@ -441,17 +516,14 @@ class Consumer:
 
     def _next_suspect(self) -> list[Delivery]:
         """Take one message that has failed before: alone, and apart, so that healthy ones do not wait for it."""
-        return [self._suspects.popleft()] if self._suspects else []
+        return [self._desk.suspects.popleft()] if self._desk.suspects else []
 
     def _next_accused(self) -> list[Delivery]:
         """Take one message that may have ended a process. What concerns all live tenants waits here, too, for what stands before it."""
-        first: float | None = None
-        for delivery in self._accused:
-            if delivery.tenant_id == LIVE:
-                first = self._first_in_hand() if first is None else first
-                if delivery.place >= first:
-                    continue
-            self._accused.remove(delivery)
+        for delivery in self._desk.accused:
+            if delivery.tenant_id == LIVE and not _up_to_what_is_in_hand([delivery]):
+                continue
+            self._desk.accused.remove(delivery)
             return [delivery]
         return []
 
@@ -482,22 +554,24 @@ class Consumer:
         at_fault = {fault.delivery for fault in faults}
         for delivery in part:
             if delivery not in at_fault:
-                await self._settle(delivery, delivery.raw.ack())
-                self._known_suspects.discard(delivery.key)
+                await delivery.taken_by._settle(delivery, delivery.raw.ack())
+                self._desk.known_suspects.discard(delivery.key)
         fail_points.reach("consumer.acknowledged")
-        self._count("applied", len(part) - len(faults))
+        for consumer, count in Counter(each.taken_by for each in part if each not in at_fault).items():
+            consumer._count("applied", count)
         for fault in faults:
-            await self._failed(fault.delivery, fault.error)
+            await fault.delivery.taken_by._failed(fault.delivery, fault.error)
 
     async def _without_the_dead(self, group: list[Delivery]) -> list[Delivery]:
         """Bury what cannot be read and what has killed its process; return the rest, an accused one marked as begun alone."""
         alive = []
         for delivery in group:
+            consumer = delivery.taken_by
             if delivery.flaw is not None:
-                await self._bury(delivery, "malformed", "Malformed", delivery.flaw, delivery.times)
-            elif delivery.accused and (begun := await self._begin_alone(delivery)) >= MAX_DEATHS:
+                await consumer._bury(delivery, "malformed", "Malformed", delivery.flaw, delivery.times)
+            elif delivery.accused and (begun := await consumer._begin_alone(delivery)) >= MAX_DEATHS:
                 text = f"deaths of the process with nothing else in hand: {begun - 1}"
-                await self._bury(delivery, "killed its process", "ProcessDied", text, begun)
+                await consumer._bury(delivery, "killed its process", "ProcessDied", text, begun)
             else:
                 alive.append(delivery)
         return alive
@@ -505,7 +579,7 @@ class Consumer:
     async def _begin_alone(self, delivery: Delivery) -> int:
         """Mark that the message is about to be handled alone, and return how often that has been so without coming to an end."""
         assert self._database is not None
-        survived = delivery.key in self._interrupted
+        survived = delivery.key in self._desk.interrupted
         async with self._database.worker_tx(delivery.tenant_id) as tx:
             begun: int = await tx.fetchval(BEGIN_ALONE, tx.tenant_id, self.name, delivery.key, survived)
         return begun
@@ -546,26 +620,22 @@ class Consumer:
                     if not careful:
                         raise
                     faults.append(error)
-            await self._finish(group[0], tx)
+            await self._finish(group[0], tx, self.at_last if new and not group[0].suspect else None)
             at_fault = {each.delivery for each in faults}
-            for tenant_id in {each.tenant_id for each in group}:
-                again = [
-                    each.key
-                    for each in group
-                    if each.times >= 2 and each.tenant_id == tenant_id and each not in at_fault
-                ]
-                if again:
-                    await tx.execute(FORGET, tenant_id, self.name, again)
+            again: dict[tuple[UUID, str], list[str]] = {}
+            for each in group:
+                if each.times >= 2 and each not in at_fault:
+                    again.setdefault((each.tenant_id, each.taken_by.name), []).append(each.key)
+            for (tenant_id, name), keys in again.items():
+                await tx.execute(FORGET, tenant_id, name, keys)
             fail_points.reach("consumer.handled")
         return faults
 
-    async def _claim(self, tx: Tx, group: Sequence[Delivery]) -> dict[tuple[UUID, UUID], Delivery]:
+    async def _claim(self, tx: Tx, group: Sequence[Delivery]) -> dict[tuple[UUID, str, UUID], Delivery]:
         """Enter messages into the inbox and return those that were not there, each once."""
         once = {_identity(each): each for each in reversed(group)}
-        rows = await tx.fetch(
-            CLAIM, self.name, [tenant_id for tenant_id, _ in once], [message_id for _, message_id in once]
-        )
-        entered = {(row["tenant_id"], row["message_id"]) for row in rows}
+        rows = await tx.fetch(CLAIM, *map(list, zip(*once, strict=True)))
+        entered = {(row["tenant_id"], row["consumer"], row["message_id"]) for row in rows}
         return {key: each for key, each in reversed(once.items()) if key in entered}
 
     async def _prepare(self, fresh: Sequence[Delivery], tx: Tx, seconds: float) -> None:
@@ -580,9 +650,11 @@ class Consumer:
                 raise
             raise AtFaultError(fresh[0], error) from error
 
-    async def _finish(self, delivery: Delivery, tx: Tx) -> None:
-        """Store what the handlers left to the end; likewise."""
+    async def _finish(self, delivery: Delivery, tx: Tx, at_last: AtLast | None = None) -> None:
+        """Do what the handlers left to the end; likewise."""
         try:
+            if at_last is not None:
+                await at_last(tx)
             await tx.finish()
         except Exception as error:
             if _is_outage(error):
@@ -603,7 +675,7 @@ class Consumer:
         ):
             try:
                 async with asyncio.timeout(seconds):
-                    await self.handlers[type(message)](message, tx)
+                    await delivery.taken_by.handlers[type(message)](message, tx)
             except Exception as error:
                 if _is_outage(error):
                     raise
@@ -616,7 +688,7 @@ class Consumer:
         if message is None:
             raise Malformed(flaw)
         async with self._database.worker_tx(tenant_id) as tx:
-            if await tx.fetch(CLAIM, self.name, [tenant_id], [message.message_id]):
+            if await tx.fetch(CLAIM, [tenant_id], [self.name], [message.message_id]):
                 with continued_trace(message.traceparent):
                     async with asyncio.timeout(GROUP_SECONDS):
                         if self.together is not None:
@@ -629,10 +701,10 @@ class Consumer:
         """Count the failure and have the message come again later, or give it up."""
         assert self._database is not None
         if (
-            len(self._known_suspects) >= MAX_SUSPECTS
+            len(self._desk.known_suspects) >= MAX_SUSPECTS
         ):  # another replica may have taken them over; to forget one costs little
-            self._known_suspects.clear()
-        self._known_suspects.add(delivery.key)
+            self._desk.known_suspects.clear()
+        self._desk.known_suspects.add(delivery.key)
         not_yet = isinstance(error, NotYetError | NotFoundError)  # what it waits for may be on its way
         weight = HANGING_COUNTS if isinstance(error, TimeoutError) else 1
         async with self._database.worker_tx(delivery.tenant_id) as tx:
@@ -656,16 +728,17 @@ class Consumer:
 
     def _put_back(self, group: list[Delivery]) -> None:
         """Keep messages for another attempt after an outage of ours, which is nobody's failure and is not counted."""
-        kept = [each for each in group if each in self._in_hand]
-        self._interrupted.update(each.key for each in kept)
+        kept = [each for each in group if each in each.taken_by._in_hand]
+        self._desk.interrupted.update(each.key for each in kept)
         for delivery in reversed(kept):
             if delivery.accused:
-                self._accused.appendleft(delivery)
+                self._desk.accused.appendleft(delivery)
             elif delivery.suspect:
-                self._suspects.appendleft(delivery)
+                self._desk.suspects.appendleft(delivery)
             else:
-                self._waiting.setdefault(delivery.tenant_id, deque()).appendleft(delivery)
-        self._count("postponed", len(kept))
+                self._desk.put_back(delivery)
+        for consumer, count in Counter(each.taken_by for each in kept).items():
+            consumer._count("postponed", count)
 
     async def _bury(self, delivery: Delivery, reason: str, error_class: str, text: str, attempts: int) -> None:
         """Put the message into the dead letters, then have the server forget it."""
@@ -697,13 +770,13 @@ class Consumer:
             attempts=attempts,
         )
         await self._settle(delivery, delivery.raw.term())
-        self._known_suspects.discard(delivery.key)
+        self._desk.known_suspects.discard(delivery.key)
         self._count("dead")
 
     async def _settle(self, delivery: Delivery, answer: Awaitable[None]) -> None:
         """Answer the server; an answer that gets lost means one more delivery, which the inbox drops."""
         self._in_hand.discard(delivery)
-        self._interrupted.discard(delivery.key)
+        self._desk.interrupted.discard(delivery.key)
         with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError):
             await answer
 
@@ -711,6 +784,12 @@ class Consumer:
         assert self._metrics is not None
         if count:
             self._metrics.messages.labels(self.service, self.name, outcome).inc(count)
+
+
+def _up_to_what_is_in_hand(queue: Collection[Delivery]) -> int:
+    """Return how many of the first of what concerns all tenants stand before everything that is in hand from the same stream."""
+    firsts = {each: each._first_in_hand() for each in {delivery.taken_by for delivery in queue}}
+    return sum(1 for _ in takewhile(lambda each: each.place < firsts[each.taken_by], queue))
 
 
 def told_by(reply: str) -> tuple[int, int, int]:

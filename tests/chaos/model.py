@@ -336,6 +336,7 @@ class Machine(RuleBasedStateMachine):
                     message=message,
                     flaw=None,
                     touched=0.0,
+                    taken_by=consumer,
                 )
             )
         faults: list[AtFaultError] = []

@@ -20,10 +20,10 @@ def _put(where: Any, name: str, what: Any) -> None:
 
 def without_inbox_check() -> None:
     """A message is applied whenever it comes, and nobody notes it."""
-    from shared.consuming import Consumer
+    from shared.consuming import Consumer, Delivery, _identity
 
-    async def claim(_: Consumer, __: Any, ids: list[UUID]) -> set[UUID]:
-        return set(ids)
+    async def claim(_: Consumer, __: Any, group: list[Delivery]) -> dict[Any, Delivery]:
+        return {_identity(each): each for each in group}
 
     _put(Consumer, "_claim", claim)
 

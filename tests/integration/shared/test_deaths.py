@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from shared.consuming import Delivery
+from shared.consuming import Consumer, Delivery
 from tests.integration.shared.crashing import POISON
 from tests.integration.shared.test_crashes import Child
 from tests.stack import Stack, a_request
@@ -58,7 +58,7 @@ async def test_three_deaths_condemn_a_message_and_two_do_not(stack: Stack) -> No
     killer = a_request(uuid4())
     answered: list[str] = []
 
-    def come_again(times: int) -> Delivery:
+    def come_again(consumer: Consumer, times: int) -> Delivery:
         async def term() -> None:
             answered.append("never again")
 
@@ -72,6 +72,7 @@ async def test_three_deaths_condemn_a_message_and_two_do_not(stack: Stack) -> No
             message=killer,
             flaw=None,
             touched=0.0,
+            taken_by=consumer,
             suspect=True,
             accused=True,
         )
@@ -80,9 +81,9 @@ async def test_three_deaths_condemn_a_message_and_two_do_not(stack: Stack) -> No
         [consumer] = sla.consumers
         await until(lambda: consumer._database is not None)
         for deaths in (1, 2):
-            again = come_again(deaths + 1)
+            again = come_again(consumer, deaths + 1)
             assert await consumer._without_the_dead([again]) == [again]
-        assert await consumer._without_the_dead([come_again(4)]) == []
+        assert await consumer._without_the_dead([come_again(consumer, 4)]) == []
 
     [letter] = await stack.root.fetch("SELECT message_key, reason, attempts, error FROM sla.dead_letter")
     error = "deaths of the process with nothing else in hand: 2"
