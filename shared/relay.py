@@ -38,6 +38,7 @@ from shared.errors import UnavailableError
 from shared.handover import Known, Row
 from shared.ids import new_id
 from shared.messaging import API_SECONDS, Messaging, stream_of
+from shared.publishing import Answer, Line, headers, shared_lines
 from shared.telemetry import Metrics, describe
 
 LOOK_FROM, LOOK_TO = 0.05, 1.0  # seconds between two looks into the table for what nobody told of
@@ -49,6 +50,7 @@ LOCK_SECONDS = 1.0  # between two attempts to take over
 RESET_CHUNK = 5_000
 AUDIT_SAMPLE = 50  # places whose message is looked at
 MEASURE_SECONDS = 2.0
+LINE_MANY = 16  # rows that are published one behind the other; more go as an atomic batch
 DUPLICATE_IN_BATCH = 10201
 
 LOCK = """
@@ -139,6 +141,7 @@ class Relay:
         self._measure_at = 0.0
         self._highest = 0  # the last place of the stream, as far as we know
         self._added = database.outbox_added
+        self._line = Line()
         self._known = Known()
         self._unmarked: dict[int, Published] = {}
         self._mark_at = math.inf
@@ -269,7 +272,15 @@ class Relay:
     # -- publishing --------------------------------------------------------------------------------------------------------
 
     async def _publish(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
-        if len(rows) > 1 and not self._may_have_duplicates:
+        if len(rows) <= LINE_MANY and not self._may_have_duplicates:
+            places = await self._line.publish(self._messaging.client, rows, API_SECONDS)
+            if places:
+                stored = len(places)
+                await self._note(connection, rows[:stored], places[-1], "single" if stored == 1 else "line")
+                rows = rows[stored:]
+                if not rows:
+                    return
+        elif not self._may_have_duplicates:
             try:
                 await self._note(connection, rows, await self._publish_batch(rows), "batch")
                 return
@@ -279,7 +290,7 @@ class Relay:
         for row in rows:
             place, way = await self._publish_one(row)
             await self._note(connection, [row], place, way)
-        # Those that are there already come in a run; the next full batch tries to go through as one again.
+        # Those that are there already come in a run; the next ones try to go through together again.
         self._may_have_duplicates = False
 
     async def _publish_batch(self, rows: Sequence[Row]) -> int:
@@ -289,33 +300,31 @@ class Relay:
             raise nats.errors.ConnectionClosedError
         batch_id = str(new_id())
         last = len(rows)
-        constant: dict[str, bytes] = {}
+        batch = f"Nats-Batch-Id: {batch_id}\r\n".encode()
         for number, row in enumerate(rows[:-1], start=1):
-            if row.subject not in constant:
-                constant[row.subject] = _constant_headers(row.subject, batch_id)
             # The client's own `publish` formats and checks eight headers of each message, which took longer than all the rest here. Ours
             # are ids and tokens of subjects. The request below sends what is pending.
-            await client._send_command(_frame(row, constant[row.subject], number))
-        headers = {
-            **_headers(rows[-1]),
+            await client._send_command(_frame(row, shared_lines(row.subject) + batch, number))
+        last_headers = {
+            **headers(rows[-1]),
             "Nats-Batch-Id": batch_id,
             "Nats-Batch-Sequence": str(last),
             "Nats-Batch-Commit": "1",
         }
-        answer = await client.request(rows[-1].subject, rows[-1].body, timeout=API_SECONDS, headers=headers)
+        answer = await client.request(rows[-1].subject, rows[-1].body, timeout=API_SECONDS, headers=last_headers)
         return _place(answer.data)
 
     async def _publish_one(self, row: Row) -> tuple[int, str]:
         """Publish one message, unless the stream has it; return its place, and whether it was there."""
         js = self._messaging.js
-        ack = await js.publish(row.subject, row.body, headers=_headers(row), timeout=API_SECONDS)
+        ack = await js.publish(row.subject, row.body, headers=headers(row), timeout=API_SECONDS)
         if not ack.duplicate:
             return ack.seq, "single"
         if await self._holds(ack.seq, row.message_id):
             return ack.seq, "duplicate"
         # The server remembers the id of a message that it has lost; under another id it takes it.
-        headers = {**_headers(row), "Nats-Msg-Id": f"{row.message_id}/{new_id()}"}
-        ack = await js.publish(row.subject, row.body, headers=headers, timeout=API_SECONDS)
+        other_id = {**headers(row), "Nats-Msg-Id": f"{row.message_id}/{new_id()}"}
+        ack = await js.publish(row.subject, row.body, headers=other_id, timeout=API_SECONDS)
         return ack.seq, "single"
 
     async def _note(self, connection: asyncpg.Connection, rows: Sequence[Row], last: int, way: str) -> None:
@@ -459,29 +468,6 @@ class Relay:
             self.failing_since = asyncio.get_running_loop().time()
 
 
-def _headers(row: Row) -> dict[str, str]:
-    """CloudEvents attributes as headers; the body is the message itself."""
-    message_id = str(row.message_id)
-    return {"Nats-Msg-Id": message_id, "ce-id": message_id, **_attributes(row.subject)}
-
-
-def _attributes(subject: str) -> dict[str, str]:
-    """Those that all messages of a subject share."""
-    producer, version, _tenant, noun, verb = subject.split(".")
-    return {
-        "ce-specversion": "1.0",
-        "ce-type": f"{producer}.{version}.{noun}.{verb}",
-        "ce-source": f"/recourse/{producer}",
-        "content-type": "application/json",
-    }
-
-
-def _constant_headers(subject: str, batch_id: str) -> bytes:
-    """The part of a batch's headers that all messages of a subject share, as the protocol has it."""
-    lines = {**_attributes(subject), "Nats-Batch-Id": batch_id}
-    return b"NATS/1.0\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in lines.items())
-
-
 def _frame(row: Row, constant: bytes, number: int) -> bytes:
     """One message of a batch as the protocol has it."""
     message_id = str(row.message_id).encode()
@@ -517,13 +503,8 @@ class _Info(msgspec.Struct):
     state: _State
 
 
-class _Ack(msgspec.Struct):
-    seq: int = 0
-    error: dict[str, Any] | None = None
-
-
 def _place(answer: bytes) -> int:
-    ack = msgspec.json.decode(answer, type=_Ack)
+    ack = msgspec.json.decode(answer, type=Answer)
     if ack.error is not None:
         raise nats.js.errors.APIError(**{key: ack.error.get(key) for key in ("code", "err_code", "description")})
     return ack.seq

@@ -93,6 +93,53 @@ async def test_a_message_carries_its_id_type_and_source_as_cloudevents_headers(s
             }
 
 
+async def test_nothing_overtakes_a_message_that_is_refused(stack: Stack) -> None:
+    """Few messages are published at once, each with a wait for none before it."""
+    async with stack.service("intake") as intake:
+        tenant = uuid4()
+        messages = [a_request(tenant) for _ in range(4)]
+        messages[1] = msgspec.structs.replace(messages[1], data={"text": "x" * 5_000})
+        await until(lambda: refilled(intake, 0))
+        client, js = await as_operator(stack.infra)
+        config = (await js.stream_info("INTAKE")).config
+        await js.update_stream(config, max_msg_size=2_000)
+        await stack.tell(intake, *messages)
+        await until(lambda: begins_with(intake, messages[0]))
+        await until(lambda: given_up_for_now(intake))
+        assert await stream(intake) == [str(messages[0].message_id)]
+        await js.update_stream(config, max_msg_size=-1)
+        await client.close()
+        await until(lambda: drained(stack, 4))
+        assert await stream(intake) == [str(message.message_id) for message in messages]
+
+
+async def test_messages_of_somebody_else_in_the_stream_hold_nothing_up(stack: Stack) -> None:
+    """The relay then does not know the stream's last place."""
+    async with stack.service("intake") as intake:
+        tenant = uuid4()
+        await stack.tell(intake, first := a_request(tenant))
+        await until(lambda: drained(stack, 1))
+        client, js = await as_operator(stack.infra)
+        for _ in range(3):
+            await js.publish(f"intake.v1.{tenant}.entry.requested", b"{}", headers={"Nats-Msg-Id": str(uuid4())})
+        await client.close()
+        messages = [a_request(tenant) for _ in range(5)]
+        await stack.tell(intake, *messages)
+        await until(lambda: drained(stack, 6))
+        ids = [str(message.message_id) for message in (first, *messages)]
+        assert [each for each in await stream(intake) if each in ids] == ids
+        places = await stack.root.fetch("SELECT stream_seq FROM intake.outbox ORDER BY id")
+        assert [row["stream_seq"] for row in places] == [1, 5, 6, 7, 8, 9]
+
+
+async def begins_with(service: Service, message: Any) -> bool:
+    return (await stream(service))[:1] == [str(message.message_id)]
+
+
+async def given_up_for_now(service: Service) -> bool:
+    return service.relay.failing_since is not None
+
+
 async def test_the_same_fact_is_told_once(stack: Stack) -> None:
     async with stack.service("intake") as intake:
         message = a_request(uuid4())

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
-RELAY = {"shared/relay.py"}
+RELAY = {"shared/relay.py", "shared/publishing.py"}
 WAYS = {"publish", "_send_command"}
 PULLS = {"shared/consuming.py"}  # asks the server for messages, which is a publish on the wire
 
@@ -24,5 +24,18 @@ def publishers() -> set[str]:
     return found
 
 
+def importers(module: str) -> set[str]:
+    """The modules that import this one."""
+    return {
+        str(path.relative_to(ROOT))
+        for folder in ("services", "shared")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and node.module == module)
+        or (isinstance(node, ast.Import) and module in {each.name for each in node.names})
+    }
+
+
 def test_nobody_publishes_but_the_relay() -> None:
     assert publishers() == RELAY | PULLS
+    assert importers("shared.publishing") == {"shared/relay.py"}
