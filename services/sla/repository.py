@@ -23,12 +23,13 @@ class _Posted(Struct):
 
 
 _timeline = msgspec.json.Decoder(list[Entry])
+_encode = msgspec.json.Encoder().encode
 _told = msgspec.json.Decoder(dict[str, bool])
 _posted = msgspec.json.Decoder(list[_Posted])
 
 
-class Watched(Struct, frozen=True, kw_only=True):
-    """A case as sla knows it.
+class Watched(Struct, frozen=True):
+    """A case as sla knows it: the columns of `CASE` in their order, and what else is known.
 
     `timeline` runs from seq 1 up to the first gap. `told`: what has been announced, by key, and whether it was withdrawn. `positions`: what
     has been posted, by key.
@@ -182,20 +183,28 @@ async def _known(tx: Tx, tenant_id: UUID, rows: Sequence[Any]) -> list[Watched]:
     known = {row["case_id"]: row for row in await tx.fetch(KNOWN, tenant_id, [row["case_id"] for row in rows])}
     found = []
     for row in rows:
-        own = known[row["case_id"]]
-        lines = () if own["timeline"] is None else _timeline.decode(own["timeline"])
-        positions = () if own["positions"] is None else _posted.decode(own["positions"])
+        _, timeline, told, positions = known[row["case_id"]]
         found.append(
             Watched(
-                **dict(row),
-                timeline=tuple(line for place, line in enumerate(lines, 1) if line.seq == place),
-                told={} if own["told"] is None else _told.decode(own["told"]),
-                positions={
-                    one.key: Position(one.posted_minor, bytes.fromhex(one.digest), one.penalty) for one in positions
+                *row,
+                timeline=() if timeline is None else _without_gap(_timeline.decode(timeline)),
+                told={} if told is None else _told.decode(told),
+                positions={}
+                if positions is None
+                else {
+                    one.key: Position(one.posted_minor, bytes.fromhex(one.digest), one.penalty)
+                    for one in _posted.decode(positions)
                 },
             )
         )
     return found
+
+
+def _without_gap(lines: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The lines up to the first gap; they are in order, each once."""
+    if lines[-1].seq == len(lines):
+        return tuple(lines)
+    return tuple(line for place, line in enumerate(lines, 1) if line.seq == place)
 
 
 NEXT_WAKE = "SELECT min(wake_at) FROM watched_case WHERE tenant_id = $1 AND wake_at <= $2"
@@ -484,4 +493,4 @@ async def failing(tx: Tx, tenant_id: UUID) -> int:
 
 
 def _json(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
+    return None if value is None else _encode(value).decode()

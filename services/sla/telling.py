@@ -51,25 +51,31 @@ class Batch:
 
     def take(self, case: Watched, folded: Case) -> None:
         """Add what is new about one case: all of it, or nothing if that cannot be told."""
+        case_id, name = case.case_id, str(case.case_id)
         now = max(self.now, case.timeline[-1].at)
         standing = folded.standing(now)
         fresh = news(standing.effects, case.told)
-        announced = [self._announcement(case, effect, now) for effect in fresh.made]
-        rows = [
-            self._row(case, folded, count, posting, now)
-            for count, posting in enumerate(postings(standing.penalties, case.positions), case.postings + 1)
-        ]
-        facts = {name: value for name, _, value in folded.facts()} if folded.policy.facts else {}
+        announced = [self._announcement(case, name, effect, now) for effect in fresh.made]
+        rows: list[Row] = []
+        if standing.penalties or case.positions:
+            rows = [
+                self._row(case, name, folded, count, posting, now)
+                for count, posting in enumerate(postings(standing.penalties, case.positions), case.postings + 1)
+            ]
+        facts = {fact: value for fact, _, value in folded.facts()} if folded.policy.facts else {}
         digest = digest_of(standing, facts)
-        self.cases[case.case_id] = case, now
-        self.announced += [(case.case_id, message.effect, message.late) for message in announced]
-        self.withdrawn += [(case.case_id, key) for key in fresh.withdrawn]
-        self.rows += rows
-        self.messages += announced
-        self.messages += [self._posted(case, row) for row in rows]
+        self.cases[case_id] = case, now
+        if announced:
+            self.announced += [(case_id, message.effect, message.late) for message in announced]
+            self.messages += announced
+        if fresh.withdrawn:
+            self.withdrawn += [(case_id, key) for key in fresh.withdrawn]
+        if rows:
+            self.rows += rows
+            self.messages += [self._posted(case, row) for row in rows]
         if digest != case.digest or standing.seq != case.folded_seq:
-            self.messages.append(self._changed(case, standing, facts))
-        self.rests.append(Rest(case.case_id, standing.next_at, standing.seq, now, digest, case.postings + len(rows)))
+            self.messages.append(self._changed(case, name, standing, facts))
+        self.rests.append(Rest(case_id, standing.next_at, standing.seq, now, digest, case.postings + len(rows)))
 
     def took_back(self, effects: Iterable[tuple[UUID, EffectView]]) -> None:
         """Tell what has been withdrawn, as it had been announced."""
@@ -88,10 +94,10 @@ class Batch:
                 )
             )
 
-    def _announcement(self, case: Watched, effect: EffectView, now: datetime) -> AnnouncementMade:
+    def _announcement(self, case: Watched, name: str, effect: EffectView, now: datetime) -> AnnouncementMade:
         shown = msgspec.structs.replace(effect, silent=True) if case.silent else effect
         return AnnouncementMade(
-            message_id=self._ids.announcement.id(str(case.case_id), effect.key),
+            message_id=self._ids.announcement.id(name, effect.key),
             tenant_id=self.tenant_id,
             at=effect.at,
             case_id=case.case_id,
@@ -101,10 +107,10 @@ class Batch:
             late=is_late(effect, now, self.tolerance) and not shown.silent,
         )
 
-    def _row(self, case: Watched, folded: Case, count: int, posting: Posting, now: datetime) -> Row:
+    def _row(self, case: Watched, name: str, folded: Case, count: int, posting: Posting, now: datetime) -> Row:
         penalty = posting.penalty
         return Row(
-            posting_id=self._ids.posting.id(str(case.case_id), str(count)),
+            posting_id=self._ids.posting.id(name, str(count)),
             case_id=case.case_id,
             key=posting.key,
             difference_minor=posting.difference_minor,
@@ -128,9 +134,9 @@ class Batch:
             number=case.number,
         )
 
-    def _changed(self, case: Watched, standing: Standing, facts: dict[str, Any]) -> StandingChanged:
+    def _changed(self, case: Watched, name: str, standing: Standing, facts: dict[str, Any]) -> StandingChanged:
         return StandingChanged(
-            message_id=self._ids.standing.id(str(case.case_id), str(standing.seq), standing.now.isoformat()),
+            message_id=self._ids.standing.id(name, str(standing.seq), standing.now.isoformat()),
             tenant_id=self.tenant_id,
             at=standing.now,
             case_id=case.case_id,

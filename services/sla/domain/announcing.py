@@ -24,6 +24,8 @@ def news(effects: Iterable[EffectView], told: Mapping[str, bool]) -> News:
         told: what has been announced, by key; whether it was withdrawn.
     """
     now = {effect.key: effect for effect in effects}
+    if not told:
+        return News(list(now.values()), [])
     made = [effect for key, effect in now.items() if key not in told]
     withdrawn = [key for key, is_withdrawn in told.items() if key not in now and not is_withdrawn]
     return News(made, withdrawn)

@@ -519,14 +519,14 @@ class Calendar:
                 as in 2025-12-01/2026-05-31.
         """
         day = self.local(at).date()
+        if kind == "month":
+            return f"{day.year:04d}-{day.month:02d}"
         if kind == "day":
             return day.isoformat()
         if kind == "week":
             iso = day.isocalendar()
             return f"{iso.year:04d}-W{iso.week:02d}"
         first, last = self._period_dates(day, kind, first_month)
-        if kind == "month":
-            return f"{day:%Y-%m}"
         if first_month != 1:
             return f"{first}/{last}"
         number = (first.month - 1) // _MONTHS[kind] + 1
