@@ -184,20 +184,17 @@ async def _known(tx: Tx, tenant_id: UUID, rows: Sequence[Any]) -> list[Watched]:
     found = []
     for row in rows:
         _, timeline, told, positions = known[row["case_id"]]
-        found.append(
-            Watched(
-                *row,
-                timeline=() if timeline is None else _without_gap(_timeline.decode(timeline)),
-                told={} if told is None else _told.decode(told),
-                positions={}
-                if positions is None
-                else {
-                    one.key: Position(one.posted_minor, bytes.fromhex(one.digest), one.penalty)
-                    for one in _posted.decode(positions)
-                },
-            )
+        more = (
+            () if timeline is None else _without_gap(_timeline.decode(timeline)),
+            {} if told is None else _told.decode(told),
+            {} if positions is None else _positions(positions),
         )
+        found.append(Watched(*(*row, *more)))
     return found
+
+
+def _positions(text: str) -> dict[str, Position]:
+    return {one.key: Position(one.posted_minor, bytes.fromhex(one.digest), one.penalty) for one in _posted.decode(text)}
 
 
 def _without_gap(lines: Sequence[Entry]) -> tuple[Entry, ...]:
