@@ -43,7 +43,7 @@ POINTS = frozenset(
         "notify.called",  # the provider has answered, nothing is recorded
         "notify.recorded",  # the outcome is written, nothing is committed
         "reporting.claimed",  # notes are off the queue, no fact is made
-        "reporting.stored",  # facts are written, the sums are not
+        "reporting.stored",  # facts and sums are written, nothing is committed
     )
 )
 

@@ -86,13 +86,26 @@ class Stack:
                 await service.stop()
 
     def hearing(
-        self, handler: Any = record, environ: Mapping[str, str] | None = None, *, together: Any = None, **changes: str
+        self,
+        handler: Any = record,
+        environ: Mapping[str, str] | None = None,
+        *,
+        together: Any = None,
+        at_last: Any = None,
+        **changes: str,
     ) -> Any:
         """sla with one consumer of intake's requests."""
 
         def consumers(_: Runtime[Any]) -> list[Consumer]:
             return [
-                Consumer("sla", "intake", handlers={EntryRequested: handler}, name="sla-on-entry", together=together)
+                Consumer(
+                    "sla",
+                    "intake",
+                    handlers={EntryRequested: handler},
+                    name="sla-on-entry",
+                    together=together,
+                    at_last=at_last,
+                )
             ]
 
         return self.service("sla", consumers, environ={**(environ or {}), **changes})

@@ -2,16 +2,16 @@
 
 Every handler bears a message that comes again, early or late: entries and postings are stored once, a standing gives way
 to a newer one only, an announcement that was withdrawn stays withdrawn. What the messages of a transaction tell is
-stored together, at its end; the facts are made by `loops.py`, once for however many messages have come.
+stored together, at its end, and the facts are made of it (`making.py`), or by `loops.py` what waits for more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from services.reporting import repository
-from shared.consuming import Consumer, Handler
+from services.reporting.making import making_facts
+from shared.consuming import Consumer
 from shared.database import Tx
 from shared.errors import NotYetError
 from shared.messages import (
@@ -36,28 +36,29 @@ async def on_zone(message: TenantChanged, tx: Tx) -> None:
 
 
 def consumers(book: repository.Book) -> list[Consumer]:
-    """Return the consumers of what reporting counts."""
+    """Return the consumers of what reporting counts.
 
-    def told(store: Callable[[Tx, Any], Awaitable[None]]) -> Handler:
-        async def handler(message: Any, tx: Tx) -> None:
-            await store(tx, message)
+    What four streams tell of a case comes within moments, so it is taken down together, and its fact made in the same transaction. A line
+    is followed by what sla makes of it, and nobody waits for a delivery: these linger.
+    """
 
-        return handler
+    async def take_down(message: Any, tx: Tx) -> None:
+        book.take_down(tx, message)
 
-    def consumer(noun: str, stream: str, handlers: dict[type[Any], Handler], linger: float = 0.0) -> Consumer:
-        return Consumer(SERVICE, stream, handlers=handlers, name=f"{SERVICE}-on-{noun}", linger=lambda _: linger)
+    def consumer(noun: str, stream: str, *kinds: type[Any], linger: float = book.patience / 2) -> Consumer:
+        return Consumer(
+            SERVICE,
+            stream,
+            handlers=dict.fromkeys(kinds, take_down),
+            name=f"{SERVICE}-on-{noun}",
+            at_last=making_facts(book),
+            linger=lambda _: linger,
+            beside=told[0] if told else None,
+        )
 
-    # Routing tells the line that intake has told before, and deliveries come after all else: nobody waits for these two.
-    linger = book.patience / 2
-    told_by_sla: dict[type[Any], Handler] = {
-        StandingChanged: told(book.put_standing),
-        AnnouncementMade: told(book.put_announcement),
-        PenaltyPosted: told(book.add_posting),
-    }
-    return [
-        consumer("entry", "routing", {EntryAppended: told(book.add_entry)}),
-        consumer("complaint", "intake", {ComplaintReceived: told(book.add_entry)}, linger),
-        consumer("standing", "sla", told_by_sla),
-        consumer("delivery", "notify", {DeliveryChanged: told(book.put_delivery)}, linger),
-        consumer("zone", "intake", {TenantChanged: on_zone}),
-    ]
+    told: list[Consumer] = []
+    told.append(consumer("standing", "sla", StandingChanged, AnnouncementMade, PenaltyPosted, linger=0.0))
+    told.append(consumer("entry", "routing", EntryAppended))
+    told.append(consumer("complaint", "intake", ComplaintReceived))
+    told.append(consumer("delivery", "notify", DeliveryChanged))
+    return [*told, Consumer(SERVICE, "intake", handlers={TenantChanged: on_zone}, name=f"{SERVICE}-on-zone")]

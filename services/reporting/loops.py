@@ -1,4 +1,5 @@
-"""Background edge: makes the facts of the cases that were noted as out of date, and counts a tenant anew.
+"""Background edge: makes the facts of the cases that were noted as out of date, and counts a tenant anew. Most are made without it, in the
+transaction that takes down what they were waiting for (`making.py`).
 
 One transaction takes some tenants' notes off the queue, locks the facts of their cases, reads what was told of them, and
 stores facts and the differences they make in the rollup. What comes while it runs is noted again and counted the next
@@ -8,17 +9,16 @@ time, so nothing is lost and nothing counted twice, with any number of replicas.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import structlog
 from msgspec import Struct
 
 from services.reporting import repository
-from services.reporting.domain.rollups import DIMENSIONS, Counted, differences
-from services.reporting.domain.telling import StoredFact, fact_of
-from shared import fail_points, telemetry
+from services.reporting.domain.rollups import DIMENSIONS
+from services.reporting.making import make_facts
+from shared import telemetry
 from shared.database import Database, Tx
 from shared.messages import LIVE
 from shared.telemetry import describe
@@ -101,9 +101,9 @@ async def refresh_some(database: Database, tenants: Sequence[UUID], size: int = 
     try:
         async with database.worker_tx(*tenants) as tx:
             found = await repository.claim_stale(tx, tenants, size)
-            fail_points.reach("reporting.claimed")
-            cases = [(tenant_id, case_id) for tenant_id in sorted(found) for case_id in found[tenant_id].cases]
-            await refresh(tx, cases, {tenant_id: each.zone for tenant_id, each in found.items()})
+            await refresh(
+                tx, [(tenant_id, case_id) for tenant_id in sorted(found) for case_id in found[tenant_id].cases]
+            )
     except Exception as error:
         if not any(each.cases for each in found.values()):
             raise
@@ -117,37 +117,26 @@ async def refresh_some(database: Database, tenants: Sequence[UUID], size: int = 
 async def _refresh_alone(database: Database, tenant_id: UUID, case_id: UUID) -> None:
     try:
         async with database.worker_tx(tenant_id) as tx:
-            zone = await repository.zone_of(tx, tenant_id)
-            if zone is not None:
-                await repository.claim_case(tx, tenant_id, case_id)
-                await refresh(tx, [(tenant_id, case_id)], {tenant_id: zone})
+            await repository.claim_case(tx, tenant_id, case_id)
+            await refresh(tx, [(tenant_id, case_id)])
     except Exception as error:
         log.error("fact_failed", tenant_id=str(tenant_id), complaint_id=str(case_id), **describe(error))
         async with database.worker_tx(tenant_id) as tx:
             await repository.postpone(tx, tenant_id, case_id)
 
 
-async def refresh(tx: Tx, cases: Sequence[repository.Case], zones: Mapping[UUID, str]) -> None:
-    """Make the facts of these cases from what was told of them, and carry the difference into the rollup.
+async def refresh(tx: Tx, cases: Sequence[repository.Case]) -> None:
+    """Make the facts of these cases; raises what the first raised that could not be made.
 
     Args:
         cases: in order and each once, so that whoever locks several locks them in the same order.
-        zones: of their tenants.
     """
-    if not cases:
-        return
-    await repository.lock_cases(tx, cases)
-    facts: list[tuple[UUID, StoredFact]] = []
-    changes: dict[UUID, list[tuple[Counted | None, Counted | None]]] = {}
-    for tenant_id, told, before in await repository.told(tx, cases):
-        zone = zones[tenant_id]
-        stored = fact_of(told, ZoneInfo(zone), zone)
-        if stored is not None:
-            facts.append((tenant_id, stored))
-            changes.setdefault(tenant_id, []).append((before, stored.counted))
-    await repository.put_facts(tx, facts)
-    fail_points.reach("reporting.stored")
-    await repository.add_to_rollup(tx, {tenant_id: differences(of_tenant) for tenant_id, of_tenant in changes.items()})
+    if cases:
+        await repository.lock_cases(tx, cases)
+        left = await make_facts(tx, cases)
+        for error in left.failed.values():
+            raise error
+        await repository.note(tx, left.unknown)
 
 
 class Rebuilt(Struct, frozen=True, kw_only=True):
@@ -164,14 +153,13 @@ async def rebuild(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE
     last = UUID(int=0)
     while True:
         async with database.worker_tx(tenant_id) as tx:
-            zone = await repository.zone_of(tx, tenant_id)
             cases = await repository.cases_after(tx, tenant_id, last, size)
-            if zone is None or not cases:
+            if not cases or not await repository.knows(tx, tenant_id):
                 break
             named = [(tenant_id, case_id) for case_id in cases]
             await repository.lock_cases(tx, named)
             before = await repository.facts_as_stored(tx, tenant_id, cases)
-            await refresh(tx, named, {tenant_id: zone})
+            await refresh(tx, named)
             after = await repository.facts_as_stored(tx, tenant_id, cases)
         facts += len(after)
         facts_changed += sum(1 for case_id in before if before[case_id] != after.get(case_id))
@@ -185,7 +173,7 @@ async def rebuild(database: Database, tenant_id: UUID, size: int = CASES_AT_ONCE
             right = await repository.recount(tx, tenant_id, day, DIMENSIONS)
             wrong = {key: right.get(key, 0) - kept.get(key, 0) for key in sorted(kept.keys() | right.keys())}
             wrong = {key: difference for key, difference in wrong.items() if difference}
-            await repository.add_to_rollup(tx, {tenant_id: wrong})
+            await repository.put_facts(tx, [], {tenant_id: wrong})
         sums_changed += len(wrong)
     rebuilt = Rebuilt(facts=facts, facts_changed=facts_changed, sums_changed=sums_changed)
     if facts_changed or sums_changed:

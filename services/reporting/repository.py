@@ -24,12 +24,18 @@ from shared.messages import (
     StandingChanged,
 )
 
-# --- what is told: collected, and stored at the end of the transaction, all of a kind and of all tenants in one statement in the order of
-# its key. Each also notes that the facts of the cases are out of date, as far as it was news: at once, or after some seconds ("note in").
+# --- what is told: collected, and stored at the end of the transaction, all of it and of all tenants in one statement, each kind in the
+# order of its key. As far as it was news, the facts of its cases are made in the same transaction, or noted as out of date: to be made at
+# once, or after some seconds.
 
+# $1 to $7 entries, $8 to $13 standings, $14 to $18 announcements, $19 to $24 postings, $25 to $32 deliveries; $33 seconds by which a note
+# is put off; $34 whether facts are made in this transaction. Then the cases whose facts are to be made at once are held from here on, also
+# those that have no fact yet, together with others their tenants' rollups; and whatever was noted of them is taken off the queue. They come
+# in their order, so nobody waits for one who waits for him.
+# A line is awaited by its standing, which follows within moments, and a delivery by the first of its case: these are what is put off.
 # Behind a SELECT nobody looks at an array's length: PostgreSQL finds a plan for few elements cheaper, and would make one each time.
-ADD_ENTRIES = """
-WITH told AS (
+TELL = """
+WITH line AS (
     INSERT INTO entry (tenant_id, case_id, seq, case_kind, number, source, body)
     SELECT tenant_id, case_id, seq, case_kind, number, source, body::jsonb
       FROM unnest((SELECT $1::uuid[]), $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])
@@ -38,78 +44,111 @@ WITH told AS (
        SET number = greatest(entry.number, excluded.number), source = greatest(entry.source, excluded.source)
      WHERE entry.number < excluded.number OR entry.source < excluded.source
     RETURNING tenant_id, case_id, seq),
-noted AS (
-    INSERT INTO stale (tenant_id, case_id, not_before)
-    SELECT tenant_id, case_id,
-           min(CASE WHEN $8::float8 > 0 AND (seen IS NULL OR seen < seq)
-                    THEN clock_timestamp() + make_interval(secs => $8) ELSE '-infinity' END)
-      FROM (SELECT told.*, (SELECT standing.seq
-                              FROM standing
-                             WHERE standing.tenant_id = told.tenant_id AND standing.case_id = told.case_id) AS seen
-              FROM told) AS looked
-     GROUP BY tenant_id, case_id
-    RETURNING tenant_id, not_before)
-SELECT DISTINCT tenant_id FROM noted WHERE not_before = '-infinity'"""
-
-PUT_STANDINGS = """
-WITH told AS (
+stood AS (
     INSERT INTO standing (tenant_id, case_id, seq, now, message_id, body)
     SELECT tenant_id, case_id, seq, now, message_id, body::jsonb
-      FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::timestamptz[], $5::uuid[], $6::text[])
+      FROM unnest((SELECT $8::uuid[]), $9::uuid[], $10::integer[], $11::timestamptz[], $12::uuid[], $13::text[])
            AS new(tenant_id, case_id, seq, now, message_id, body)
     ON CONFLICT (tenant_id, case_id) DO UPDATE
        SET seq = excluded.seq, now = excluded.now, message_id = excluded.message_id, body = excluded.body
      WHERE (standing.seq, standing.now, standing.message_id) < (excluded.seq, excluded.now, excluded.message_id)
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told"""
-
-PUT_ANNOUNCEMENTS = """
-WITH told AS (
+    RETURNING tenant_id, case_id),
+announced AS (
     INSERT INTO announcement (tenant_id, case_id, key, effect, is_withdrawn)
     SELECT tenant_id, case_id, key, effect::jsonb, is_withdrawn
-      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::boolean[]) AS new(tenant_id, case_id, key, effect, is_withdrawn)
+      FROM unnest((SELECT $14::uuid[]), $15::uuid[], $16::text[], $17::text[], $18::boolean[])
+           AS new(tenant_id, case_id, key, effect, is_withdrawn)
     ON CONFLICT (tenant_id, case_id, key) DO UPDATE
        SET is_withdrawn = true
      WHERE excluded.is_withdrawn AND NOT announcement.is_withdrawn
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told GROUP BY tenant_id, case_id"""
-
-ADD_POSTINGS = """
-WITH told AS (
+    RETURNING tenant_id, case_id),
+posted AS (
     INSERT INTO posting (tenant_id, posting_id, case_id, kind, currency, difference_minor)
     SELECT tenant_id, posting_id, case_id, kind, currency, difference_minor
-      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
+      FROM unnest((SELECT $19::uuid[]), $20::uuid[], $21::uuid[], $22::text[], $23::text[], $24::bigint[])
            AS new(tenant_id, posting_id, case_id, kind, currency, difference_minor)
     ON CONFLICT (tenant_id, posting_id) DO NOTHING
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id) SELECT tenant_id, case_id FROM told GROUP BY tenant_id, case_id"""
-
-# The states in the order in which a delivery goes through them settle what was told at one instant.
-PUT_DELIVERIES = """
-WITH told AS (
+    RETURNING tenant_id, case_id),
+delivered AS (
     INSERT INTO delivery (tenant_id, delivery_id, case_id, channel, state, attempts, at)
     SELECT tenant_id, delivery_id, case_id, channel, state, attempts, at
-      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::timestamptz[])
+      FROM unnest((SELECT $25::uuid[]), $26::uuid[], $27::uuid[], $28::text[], $29::text[], $30::integer[], $31::timestamptz[])
            AS new(tenant_id, delivery_id, case_id, channel, state, attempts, at)
     ON CONFLICT (tenant_id, delivery_id) DO UPDATE
        SET state = excluded.state, attempts = excluded.attempts, at = excluded.at
-     WHERE (delivery.at, delivery.attempts, array_position($8::text[], delivery.state))
-         < (excluded.at, excluded.attempts, array_position($8::text[], excluded.state))
-    RETURNING tenant_id, case_id)
-INSERT INTO stale (tenant_id, case_id, not_before)
-SELECT tenant_id, case_id, CASE WHEN $9::float8 > 0 THEN clock_timestamp() + make_interval(secs => $9) ELSE '-infinity' END
-  FROM told WHERE case_id IS NOT NULL GROUP BY tenant_id, case_id"""
+     WHERE (delivery.at, delivery.attempts, array_position($32::text[], delivery.state))
+         < (excluded.at, excluded.attempts, array_position($32::text[], excluded.state))
+    RETURNING tenant_id, case_id),
+news AS MATERIALIZED (
+    SELECT tenant_id, case_id, coalesce(bool_or(is_complete), false) AS is_urgent
+      FROM (SELECT tenant_id, case_id,
+                   (SELECT standing.seq >= line.seq
+                      FROM standing
+                     WHERE standing.tenant_id = line.tenant_id AND standing.case_id = line.case_id) AS is_complete
+              FROM line
+             UNION ALL
+            SELECT tenant_id, case_id, true FROM stood
+             UNION ALL
+            SELECT tenant_id, case_id, true FROM announced
+             UNION ALL
+            SELECT tenant_id, case_id, true FROM posted
+             UNION ALL
+            SELECT tenant_id, case_id,
+                   (SELECT true
+                      FROM standing
+                     WHERE standing.tenant_id = delivered.tenant_id AND standing.case_id = delivered.case_id)
+              FROM delivered
+             WHERE case_id IS NOT NULL) AS told
+     GROUP BY tenant_id, case_id),
+noted AS (
+    INSERT INTO stale (tenant_id, case_id, not_before)
+    SELECT tenant_id, case_id,
+           CASE WHEN is_urgent OR $33::float8 <= 0 THEN '-infinity' ELSE clock_timestamp() + make_interval(secs => $33) END
+      FROM news
+     WHERE NOT ($34::boolean AND is_urgent)),
+claimed AS MATERIALIZED (
+    SELECT waiting.case_id, waiting.id
+      FROM news
+     CROSS JOIN LATERAL (
+        SELECT case_id, id
+          FROM stale
+         WHERE stale.tenant_id = news.tenant_id AND stale.case_id = news.case_id
+           FOR UPDATE SKIP LOCKED) AS waiting
+     WHERE $34 AND news.is_urgent),
+taken AS (
+    DELETE FROM stale
+     WHERE tenant_id = ANY (ARRAY (SELECT tenant_id FROM news)) AND case_id = ANY (ARRAY (SELECT case_id FROM claimed))
+       AND id = ANY (ARRAY (SELECT id FROM claimed))),
+held AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || tenant_id::text, 0))
+      FROM (SELECT DISTINCT tenant_id FROM news WHERE $34 AND is_urgent ORDER BY tenant_id) AS of
+     UNION ALL
+    SELECT pg_advisory_xact_lock(hashtextextended('reporting fact ' || tenant_id::text || ' ' || case_id::text, 0))
+      FROM (SELECT tenant_id, case_id FROM news WHERE $34 AND is_urgent ORDER BY tenant_id, case_id) AS named)
+SELECT tenant_id, case_id, is_urgent, (SELECT count(*) FROM held) AS held
+  FROM news
+ ORDER BY tenant_id, case_id"""
+
+# $3: seconds by which it is put off, and $4 how often it has failed.
+NOTE = """
+INSERT INTO stale (tenant_id, case_id, not_before, failures)
+SELECT tenant_id, case_id, clock_timestamp() + make_interval(secs => $3), $4
+  FROM unnest($1::uuid[], $2::uuid[]) AS named(tenant_id, case_id)"""
 
 DELIVERY_STATES = ["suppressed", "queued", "held", "sent", "failed", "dead", "delivered"]
 
+Case = tuple[UUID, UUID]
+"""Tenant and case."""
+
+News = ComplaintReceived | EntryAppended | StandingChanged | AnnouncementMade | PenaltyPosted | DeliveryChanged
+
 
 class Book:
-    """Takes down what is told. Nothing is stored before the transaction ends, or somebody calls `tx.finish()`.
+    """Takes down what is told. Nothing is stored before the transaction ends, or somebody calls `tx.finish()` or `close`.
 
     Args:
-        patience: seconds by which the note is put off that a line or a delivery makes. What sla makes of a line follows at once and makes
-            its note without delay, and deliveries change several times: so that a fact is not made anew for each. A line that comes after
-            what sla made of it is not put off.
+        patience: seconds by which the note is put off that a line or a first delivery makes, so that a fact is not made anew for what
+            follows at once: what sla makes of a line. A line that comes after that is not put off.
         wake: called with the tenant after a commit that has left facts to be made at once.
         put_off: called with the patience after a commit that has left facts to be made later.
     """
@@ -124,97 +163,111 @@ class Book:
         self._wake = wake
         self._put_off = put_off
 
-    async def add_entry(self, tx: Tx, message: EntryAppended | ComplaintReceived) -> None:
-        tx.at_the_end(self._store_entries, for_all=True).append(message)
+    def take_down(self, tx: Tx, message: News) -> None:
+        tx.at_the_end(self._store, for_all=True).append(message)
 
-    async def put_standing(self, tx: Tx, message: StandingChanged) -> None:
-        tx.at_the_end(_store_standings, for_all=True).append(message)
-        self._hurry(tx, [tx.tenant_id])
+    async def close(self, tx: Tx) -> list[Case]:
+        """Store what was taken down, and return the cases whose facts are to be made now; they are held, and their notes taken.
 
-    async def put_announcement(self, tx: Tx, message: AnnouncementMade) -> None:
-        tx.at_the_end(_store_announcements, for_all=True).append(message)
-        self._hurry(tx, [tx.tenant_id])
+        In order and each once. Whoever calls this makes the facts in the same transaction.
+        """
+        cases: list[Case] = []
+        tx.kept["making"] = cases
+        await tx.finish()
+        del tx.kept["making"]
+        return cases
 
-    async def add_posting(self, tx: Tx, message: PenaltyPosted) -> None:
-        tx.at_the_end(_store_postings, for_all=True).append(message)
-        self._hurry(tx, [tx.tenant_id])
-
-    async def put_delivery(self, tx: Tx, message: DeliveryChanged) -> None:
-        tx.at_the_end(self._store_deliveries, for_all=True).append(message)
-
-    def _hurry(self, tx: Tx, tenants: Iterable[UUID]) -> None:
-        for tenant_id in tenants:
-            tx.after_commit(partial(self._wake, tenant_id))
-
-    async def _store_entries(self, tx: Tx, messages: Sequence[EntryAppended | ComplaintReceived]) -> None:
-        new: dict[tuple[UUID, UUID, int], tuple[UUID, UUID, int, str, str, str, str]] = {}
+    async def _store(self, tx: Tx, messages: Sequence[News]) -> None:
+        told = _Rows()
         for message in messages:
-            key = (message.tenant_id, message.case_id, message.entry.seq)
-            number, source, body = message.number, message.source, _text(message.entry)
-            if key in new:
-                number, source, body = max(number, new[key][4]), max(source, new[key][5]), new[key][6]
-            new[key] = (*key, message.case_kind, number, source, body)
-        rows = await tx.fetch(ADD_ENTRIES, *_columns(new), self.patience)
-        self._hurry(tx, [row["tenant_id"] for row in rows])
-        if self.patience:
+            told.add(message)
+        making: list[Case] | None = tx.kept.get("making")
+        columns = [
+            *_columns(told.entries, 7),
+            *_columns(told.standings, 6),
+            *_columns(told.announcements, 5),
+            *_columns(told.postings, 6),
+            *_columns(told.deliveries, 7),
+        ]
+        put_off = False
+        for row in await tx.fetch(TELL, *columns, DELIVERY_STATES, self.patience, making is not None):
+            if row["is_urgent"] and making is not None:
+                making.append((row["tenant_id"], row["case_id"]))
+            elif row["is_urgent"] or self.patience <= 0:
+                tx.after_commit(partial(self._wake, row["tenant_id"]))
+            else:
+                put_off = True
+        if put_off:
             tx.after_commit(lambda: self._put_off(self.patience))
 
-    async def _store_deliveries(self, tx: Tx, messages: Sequence[DeliveryChanged]) -> None:
-        newest: dict[tuple[UUID, UUID], DeliveryChanged] = {}
-        for message in messages:
-            key = (message.tenant_id, message.delivery_id)
-            known = newest.setdefault(key, message)
-            if _delivery_place(known) < _delivery_place(message):
-                newest[key] = message
-        rows = {
-            key: (*key, each.case_id, each.channel, each.state, each.attempts, each.at) for key, each in newest.items()
-        }
-        await tx.execute(PUT_DELIVERIES, *_columns(rows), DELIVERY_STATES, self.patience)
-        if self.patience:
-            tx.after_commit(lambda: self._put_off(self.patience))
+
+class _Rows:
+    """What was told in one transaction, by kind and key: of each thing the newest."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[UUID, UUID, int], tuple[UUID, UUID, int, str, str, str, str]] = {}
+        self.standings: dict[Case, tuple[UUID, UUID, int, datetime, UUID, str]] = {}
+        self.announcements: dict[tuple[UUID, UUID, str], tuple[UUID, UUID, str, str, bool]] = {}
+        self.postings: dict[tuple[UUID, UUID], tuple[Any, ...]] = {}
+        self.deliveries: dict[tuple[UUID, UUID], tuple[UUID, UUID, UUID | None, str, str, int, datetime]] = {}
+
+    def add(self, message: News) -> None:
+        match message:
+            case ComplaintReceived() | EntryAppended():
+                self._add_entry(message)
+            case StandingChanged():
+                self._add_standing(message)
+            case AnnouncementMade():
+                self._add_announcement(message)
+            case PenaltyPosted():
+                self._add_posting(message)
+            case DeliveryChanged():
+                self._add_delivery(message)
+
+    def _add_entry(self, message: EntryAppended | ComplaintReceived) -> None:
+        key = (message.tenant_id, message.case_id, message.entry.seq)
+        known = self.entries.get(key)
+        if known is None:
+            self.entries[key] = (*key, message.case_kind, message.number, message.source, _text(message.entry))
         else:
-            self._hurry(tx, {each.tenant_id for each in messages})
+            self.entries[key] = (*known[:4], max(message.number, known[4]), max(message.source, known[5]), known[6])
 
-
-async def _store_standings(tx: Tx, messages: Sequence[StandingChanged]) -> None:
-    newest: dict[tuple[UUID, UUID], StandingChanged] = {}
-    for message in messages:
+    def _add_standing(self, message: StandingChanged) -> None:
         key = (message.tenant_id, message.case_id)
-        known = newest.setdefault(key, message)
-        if (known.seq, known.now, known.message_id) < (message.seq, message.now, message.message_id):
-            newest[key] = message
-    rows = {key: (*key, each.seq, each.now, each.message_id, _text(each)) for key, each in newest.items()}
-    await tx.execute(PUT_STANDINGS, *_columns(rows))
+        known = self.standings.get(key)
+        if known is None or known[2:5] < (message.seq, message.now, message.message_id):
+            self.standings[key] = (*key, message.seq, message.now, message.message_id, _text(message))
 
-
-async def _store_announcements(tx: Tx, messages: Sequence[AnnouncementMade]) -> None:
-    rows: dict[tuple[UUID, UUID, str], tuple[UUID, UUID, str, str, bool]] = {}
-    for message in messages:
+    def _add_announcement(self, message: AnnouncementMade) -> None:
         key = (message.tenant_id, message.case_id, message.effect.key)
-        if key not in rows:
-            rows[key] = (*key, _text(message.effect), message.withdrawn)
+        known = self.announcements.get(key)
+        if known is None:
+            self.announcements[key] = (*key, _text(message.effect), message.withdrawn)
         elif message.withdrawn:
-            rows[key] = (*rows[key][:4], True)
-    await tx.execute(PUT_ANNOUNCEMENTS, *_columns(rows))
+            self.announcements[key] = (*known[:4], True)
+
+    def _add_posting(self, message: PenaltyPosted) -> None:
+        key = (message.tenant_id, message.posting_id)
+        penalty = message.penalty
+        self.postings[key] = (*key, message.case_id, penalty.kind, penalty.currency, message.difference_minor)
+
+    def _add_delivery(self, message: DeliveryChanged) -> None:
+        key = (message.tenant_id, message.delivery_id)
+        row = (*key, message.case_id, message.channel, message.state, message.attempts, message.at)
+        known = self.deliveries.get(key)
+        if known is None or _delivery_place(known) < _delivery_place(row):
+            self.deliveries[key] = row
 
 
-async def _store_postings(tx: Tx, messages: Sequence[PenaltyPosted]) -> None:
-    rows = {
-        (each.tenant_id, each.posting_id): (
-            each.tenant_id,
-            each.posting_id,
-            each.case_id,
-            each.penalty.kind,
-            each.penalty.currency,
-            each.difference_minor,
-        )
-        for each in messages
-    }
-    await tx.execute(ADD_POSTINGS, *_columns(rows))
+def _delivery_place(row: tuple[UUID, UUID, UUID | None, str, str, int, datetime]) -> tuple[datetime, int, int]:
+    """The states in the order in which a delivery goes through them settle what was told at one instant."""
+    return row[6], row[5], DELIVERY_STATES.index(row[4])
 
 
-def _columns(rows: Mapping[Any, Sequence[Any]]) -> list[list[Any]]:
-    """Return the rows by columns, in the order of their keys: who locks several rows always locks them in the same order."""
+def _columns(rows: Mapping[Any, Sequence[Any]], count: int) -> list[list[Any]]:
+    """Return the rows by their `count` columns, in the order of their keys: who locks several rows always locks them in the same order."""
+    if not rows:
+        return [[] for _ in range(count)]
     return [list(column) for column in zip(*(rows[key] for key in sorted(rows)), strict=True)]
 
 
@@ -222,8 +275,13 @@ def _text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _delivery_place(message: DeliveryChanged) -> tuple[datetime, int, int]:
-    return message.at, message.attempts, DELIVERY_STATES.index(message.state)
+async def note(tx: Tx, cases: Iterable[Case], seconds: float = 0.0, failures: int = 0) -> None:
+    """Note the facts of these cases as out of date, to be made after so many seconds."""
+    named = list(cases)
+    if named:
+        await tx.execute(
+            NOTE, [tenant_id for tenant_id, _ in named], [case_id for _, case_id in named], seconds, failures
+        )
 
 
 # --- which facts are out of date
@@ -273,7 +331,7 @@ taken AS (
      WHERE tenant_id = ANY (ARRAY (SELECT tenant_id FROM place)) AND case_id = ANY (ARRAY (SELECT case_id FROM claimed))
        AND id = ANY (ARRAY (SELECT id FROM claimed))
     RETURNING stale.tenant_id, stale.case_id)
-SELECT place.tenant_id, place.zone, (SELECT count(*) FROM due WHERE due.tenant_id = place.tenant_id) AS due,
+SELECT place.tenant_id, (SELECT count(*) FROM due WHERE due.tenant_id = place.tenant_id) AS due,
        (SELECT array_agg(DISTINCT case_id ORDER BY case_id) FROM taken WHERE taken.tenant_id = place.tenant_id) AS cases
   FROM place
  WHERE place.zone IS NOT NULL"""
@@ -294,8 +352,8 @@ UPDATE stale
    SET failures = failures + 1, not_before = clock_timestamp() + least(power(2, failures), 600) * interval '1 second'
  WHERE tenant_id = $1 AND case_id = $2"""
 
-ZONE = """
-SELECT zone FROM tenant WHERE tenant_id = $1"""
+KNOWS = """
+SELECT EXISTS (SELECT 1 FROM tenant WHERE tenant_id = $1)"""
 
 HAS_OTHER_ZONE = """
 SELECT EXISTS (SELECT 1 FROM fact WHERE tenant_id = $1 AND seq > 0 AND zone <> $2)"""
@@ -326,9 +384,6 @@ SELECT pg_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || tena
 SELECT pg_advisory_xact_lock(hashtextextended('reporting fact ' || tenant_id::text || ' ' || case_id::text, 0))
   FROM unnest($2::uuid[], $3::uuid[]) AS named(tenant_id, case_id)"""
 
-Case = tuple[UUID, UUID]
-"""Tenant and case."""
-
 
 async def due_tenants(tx: Tx) -> list[UUID]:
     """Return the tenants that have facts to be made now; crosses tenants."""
@@ -336,9 +391,8 @@ async def due_tenants(tx: Tx) -> list[UUID]:
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """What was taken off a tenant's queue: the cases, each once, in order; and its zone."""
+    """What was taken off a tenant's queue: the cases, each once, in order."""
 
-    zone: str
     cases: list[UUID]
     due: int  # notes that were; as many as asked for: there may be more
 
@@ -349,8 +403,7 @@ async def claim_stale(tx: Tx, tenants: Sequence[UUID], limit: int) -> dict[UUID,
     Tenants that are still on their way are left out.
     """
     return {
-        row["tenant_id"]: Claimed(row["zone"], row["cases"] or [], row["due"])
-        for row in await tx.fetch(CLAIM_STALE, tenants, limit)
+        row["tenant_id"]: Claimed(row["cases"] or [], row["due"]) for row in await tx.fetch(CLAIM_STALE, tenants, limit)
     }
 
 
@@ -364,10 +417,9 @@ async def postpone(tx: Tx, tenant_id: UUID, case_id: UUID) -> None:
     await tx.execute(POSTPONE, tenant_id, case_id)
 
 
-async def zone_of(tx: Tx, tenant_id: UUID) -> str | None:
-    """Return the name of the tenant's zone, None as long as the tenant is not known here."""
-    zone: str | None = await tx.fetchval(ZONE, tenant_id)
-    return zone
+async def knows(tx: Tx, tenant_id: UUID) -> bool:
+    """Return whether the tenant is known here."""
+    return bool(await tx.fetchval(KNOWS, tenant_id))
 
 
 async def has_other_zone(tx: Tx, tenant_id: UUID, zone: str) -> bool:
@@ -407,9 +459,9 @@ async def lock_cases(tx: Tx, cases: Sequence[Case]) -> None:
 
 # --- what was told of some cases
 
-# An array behind a SELECT: see ADD_ENTRIES.
+# An array behind a SELECT: see TELL.
 TOLD = """
-SELECT named.tenant_id, named.case_id,
+SELECT named.tenant_id, named.case_id, (SELECT zone FROM tenant WHERE tenant.tenant_id = named.tenant_id) AS zone,
        (SELECT counted::text FROM fact WHERE fact.tenant_id = named.tenant_id AND fact.case_id = named.case_id) AS counted,
        lines.case_kind, lines.number, lines.source, lines.timeline,
        (SELECT body::text FROM standing WHERE standing.tenant_id = named.tenant_id AND standing.case_id = named.case_id) AS standing,
@@ -442,26 +494,34 @@ _ROW = msgspec.json.Decoder(FactRow)
 _COUNTED = msgspec.json.Decoder(Counted)
 
 
-async def told(tx: Tx, cases: Sequence[Case]) -> list[tuple[UUID, Told, Counted | None]]:
-    """Return tenant, what was told of each of these cases, and what its fact has added so far."""
-    return [
-        (
-            row["tenant_id"],
-            Told(
-                case_id=row["case_id"],
-                case_kind=row["case_kind"] or "complaint",
-                number=row["number"] or "",
-                source=row["source"] or "",
-                entries=_TIMELINE.decode(row["timeline"] or "[]"),
-                standing=None if row["standing"] is None else _STANDING.decode(row["standing"]),
-                effects=tuple(_EFFECTS.decode(row["effects"] or "[]")),
-                amounts=_sums(row["amounts"]),
-                messages=_sums(row["messages"]),
-            ),
-            None if row["counted"] is None else _COUNTED.decode(row["counted"]),
+class Found(msgspec.Struct, frozen=True):
+    """What was told of a case, as it is stored."""
+
+    case: Case
+    zone: str | None  # the tenant's; None as long as the tenant is not known here
+    row: Record
+
+    def read(self) -> tuple[Told, Counted | None]:
+        """Return what was told, and what the fact has added so far. Raises what msgspec raises, if it cannot be read."""
+        row = self.row
+        told = Told(
+            case_id=row["case_id"],
+            case_kind=row["case_kind"] or "complaint",
+            number=row["number"] or "",
+            source=row["source"] or "",
+            entries=_TIMELINE.decode(row["timeline"] or "[]"),
+            standing=None if row["standing"] is None else _STANDING.decode(row["standing"]),
+            effects=tuple(_EFFECTS.decode(row["effects"] or "[]")),
+            amounts=_sums(row["amounts"]),
+            messages=_sums(row["messages"]),
         )
-        for row in await tx.fetch(TOLD, [tenant_id for tenant_id, _ in cases], [case_id for _, case_id in cases])
-    ]
+        return told, None if row["counted"] is None else _COUNTED.decode(row["counted"])
+
+
+async def told(tx: Tx, cases: Sequence[Case]) -> list[Found]:
+    """Return what was told of each of these cases."""
+    rows = await tx.fetch(TOLD, [tenant_id for tenant_id, _ in cases], [case_id for _, case_id in cases])
+    return [Found((row["tenant_id"], row["case_id"]), row["zone"], row) for row in rows]
 
 
 def _sums(text: str | None) -> dict[tuple[str, str], int]:
@@ -470,32 +530,32 @@ def _sums(text: str | None) -> dict[tuple[str, str], int]:
 
 # --- facts and rollups
 
-# In the order of the key, here and below: who locks several rows always locks them in the same order.
+# Facts, and what they add to the sums, both in the order of the key: who locks several rows always locks them in the same order. $1 to $20
+# facts, $21 to $26 differences.
 PUT_FACTS = """
-INSERT INTO fact (tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state,
+WITH made AS (
+    INSERT INTO fact (tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state,
+                      outcome, is_late, is_closed, zone, day, counted, body)
+    SELECT tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state, outcome,
+           is_late, is_closed, zone, day, counted::jsonb, body::jsonb
+      FROM unnest((SELECT $1::uuid[]), $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
+                  $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[],
+                  $16::boolean[], $17::text[], $18::date[], $19::text[], $20::text[])
+           AS new(tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state,
                   outcome, is_late, is_closed, zone, day, counted, body)
-SELECT tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state, outcome, is_late,
-       is_closed, zone, day, counted::jsonb, body::jsonb
-  FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[],
-              $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[], $17::text[],
-              $18::date[], $19::text[], $20::text[])
-       AS new(tenant_id, case_id, seq, case_kind, number, received_at, last_at, kind, category, severity, channel, unit, state,
-              outcome, is_late, is_closed, zone, day, counted, body)
-    ON CONFLICT (tenant_id, case_id) DO UPDATE
-   SET seq = excluded.seq, case_kind = excluded.case_kind, number = excluded.number, received_at = excluded.received_at,
-       last_at = excluded.last_at, kind = excluded.kind, category = excluded.category, severity = excluded.severity,
-       channel = excluded.channel, unit = excluded.unit, state = excluded.state, outcome = excluded.outcome,
-       is_late = excluded.is_late, is_closed = excluded.is_closed, zone = excluded.zone, day = excluded.day,
-       counted = excluded.counted, body = excluded.body"""
-
-ADD_TO_ROLLUP = """
-WITH sums AS (
+        ON CONFLICT (tenant_id, case_id) DO UPDATE
+       SET seq = excluded.seq, case_kind = excluded.case_kind, number = excluded.number, received_at = excluded.received_at,
+           last_at = excluded.last_at, kind = excluded.kind, category = excluded.category, severity = excluded.severity,
+           channel = excluded.channel, unit = excluded.unit, state = excluded.state, outcome = excluded.outcome,
+           is_late = excluded.is_late, is_closed = excluded.is_closed, zone = excluded.zone, day = excluded.day,
+           counted = excluded.counted, body = excluded.body),
+sums AS (
     INSERT INTO rollup (tenant_id, day, dimension, part, measure, amount)
     SELECT tenant_id, day, dimension, part, measure, amount
-      FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+      FROM unnest((SELECT $21::uuid[]), $22::date[], $23::text[], $24::text[], $25::text[], $26::bigint[])
            AS added(tenant_id, day, dimension, part, measure, amount)
      ORDER BY tenant_id, day, dimension, part, measure
-    ON CONFLICT (tenant_id, day, dimension, part, measure) DO UPDATE SET amount = rollup.amount + excluded.amount
+        ON CONFLICT (tenant_id, day, dimension, part, measure) DO UPDATE SET amount = rollup.amount + excluded.amount
     RETURNING tenant_id, day, amount)
 SELECT DISTINCT tenant_id, day FROM sums WHERE amount = 0"""
 
@@ -504,29 +564,27 @@ DELETE FROM rollup
  WHERE tenant_id = $1 AND day = ANY($2::date[]) AND amount = 0"""
 
 
-async def put_facts(tx: Tx, facts: Sequence[tuple[UUID, StoredFact]]) -> None:
-    """Store facts, each with its tenant."""
-    if facts:
-        rows = {
-            (tenant_id, each.case_id): (
-                tenant_id,
-                *msgspec.structs.astuple(each)[:-2],
-                _text(each.counted),
-                _text(each.body),
-            )
-            for tenant_id, each in facts
-        }
-        await tx.execute(PUT_FACTS, *_columns(rows))
-
-
-async def add_to_rollup(tx: Tx, differences: Mapping[UUID, Mapping[Key, int]]) -> None:
-    """Add differences, by tenant, to the rollup; what becomes zero goes."""
-    rows = [
-        (tenant_id, *key, amount) for tenant_id, of_tenant in differences.items() for key, amount in of_tenant.items()
-    ]
-    if not rows:
+async def put_facts(
+    tx: Tx, facts: Sequence[tuple[UUID, StoredFact]], differences: Mapping[UUID, Mapping[Key, int]]
+) -> None:
+    """Store facts, each with its tenant, and add differences, by tenant, to the rollup; what becomes zero goes."""
+    made = {
+        (tenant_id, each.case_id): (
+            tenant_id,
+            *msgspec.structs.astuple(each)[:-2],
+            _text(each.counted),
+            _text(each.body),
+        )
+        for tenant_id, each in facts
+    }
+    added = {
+        (tenant_id, *key): (tenant_id, *key, amount)
+        for tenant_id, of_tenant in differences.items()
+        for key, amount in of_tenant.items()
+    }
+    if not made and not added:
         return
-    empty = await tx.fetch(ADD_TO_ROLLUP, *map(list, zip(*rows, strict=True)))
+    empty = await tx.fetch(PUT_FACTS, *_columns(made, 20), *_columns(added, 6))
     for tenant_id in sorted({row["tenant_id"] for row in empty}):
         await tx.execute(DROP_EMPTY, tenant_id, [row["day"] for row in empty if row["tenant_id"] == tenant_id])
 

@@ -133,13 +133,13 @@ def tenant_predicate_removed() -> None:
 
 def events_counted() -> None:
     """Sums grow with everything that is told of a case, not with cases."""
-    from services.reporting import loops
+    from services.reporting import making
     from services.reporting.domain.rollups import differences
 
     def counting(changes: Any) -> Any:
         return differences((None, after) for _, after in changes)
 
-    _put(loops, "differences", counting)
+    _put(making, "differences", counting)
 
 
 FAULTS: Final[dict[str, tuple[str, Callable[[], None]]]] = {

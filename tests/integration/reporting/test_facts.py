@@ -12,16 +12,11 @@ import pytest
 
 from services.reporting import handlers, repository
 from services.reporting.loops import Facts, rebuild, refresh_round, refresh_some
+from services.reporting.making import making_facts
 from shared.database import Tx
 from shared.errors import NotYetError
 from shared.messages import (
-    AnnouncementMade,
-    ComplaintReceived,
-    DeliveryChanged,
-    EntryAppended,
     Message,
-    PenaltyPosted,
-    StandingChanged,
 )
 from shared.reference import Reference
 from shared.service import Service
@@ -33,16 +28,8 @@ from tests.waiting import until
 BOOK = repository.Book()
 
 
-async def note_down(tx: Tx, message: Message, book: repository.Book = BOOK) -> None:
-    stores: dict[type[Message], Any] = {
-        ComplaintReceived: book.add_entry,
-        EntryAppended: book.add_entry,
-        StandingChanged: book.put_standing,
-        AnnouncementMade: book.put_announcement,
-        PenaltyPosted: book.add_posting,
-        DeliveryChanged: book.put_delivery,
-    }
-    await stores[type(message)](tx, message)
+async def note_down(tx: Tx, message: Any, book: repository.Book = BOOK) -> None:
+    book.take_down(tx, message)
 
 
 async def known(service: Service, *tenants: UUID) -> None:
@@ -56,6 +43,15 @@ async def tell(service: Service, *messages: Message) -> None:
     for message in messages:
         async with service.runtime.db.worker_tx(message.tenant_id) as tx:
             await note_down(tx, message)
+
+
+async def tell_at_once(service: Service, *messages: Any, book: repository.Book = BOOK) -> None:
+    """As a group of messages is taken down, with the facts made in its transaction."""
+    tenants = sorted({message.tenant_id for message in messages})
+    async with service.runtime.db.worker_tx(*tenants) as tx:
+        for message in messages:
+            await note_down(tx.of(message.tenant_id), message, book)
+        await making_facts(book)(tx)
 
 
 async def settle(service: Service) -> None:
@@ -320,7 +316,7 @@ async def test_several_workers_at_once_count_each_case_once(idle: Service, root:
     """Every case is noted many times, and all its notes are worked off by workers that know nothing of each other."""
     tenant_id = uuid4()
     await known(idle, tenant_id)
-    complaints = [Complaint(tenant_id, f"20260302-{number:04}") for number in range(12)]
+    lives = [a_whole_life(Complaint(tenant_id, f"20260302-{number:04}")) for number in range(12)]
 
     async def work() -> None:
         for _ in range(12):
@@ -328,10 +324,14 @@ async def test_several_workers_at_once_count_each_case_once(idle: Service, root:
             await asyncio.sleep(0)
 
     async def talk(part: int) -> None:
-        for complaint in complaints[part::3]:
-            await tell(idle, *a_whole_life(complaint))
+        for life in lives[part::3]:
+            await tell(idle, *life)
 
-    await asyncio.gather(work(), work(), talk(0), talk(1), talk(2))
+    async def talk_at_once(part: int) -> None:
+        for told in zip(*lives[part::2], strict=True):
+            await tell_at_once(idle, *told)
+
+    await asyncio.gather(work(), work(), talk(0), talk(1), talk(2), talk_at_once(0), talk_at_once(1))
     await settle(idle)
 
     rollup = await rollup_of(root, tenant_id)
@@ -340,9 +340,10 @@ async def test_several_workers_at_once_count_each_case_once(idle: Service, root:
     assert (await rebuild(idle.runtime.db, tenant_id)).sums_changed == 0
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_is_told_in_one_transaction_counts_as_told_one_by_one(
-    idle: Service, root: asyncpg.Connection, seed: int
+    idle: Service, root: asyncpg.Connection, seed: int, at_once: bool
 ) -> None:
     """Shuffled and told twice, some of it in one transaction: of each thing the same is kept as if it had come singly."""
     choice = random.Random(seed)
@@ -362,6 +363,9 @@ async def test_what_is_told_in_one_transaction_counts_as_told_one_by_one(
             choice.shuffle(messages)
             half = choice.randint(1, len(messages) - 1)
             for part in (messages[:half], messages[half:]):
+                if at_once:
+                    await tell_at_once(idle, *part)
+                    continue
                 async with idle.runtime.db.worker_tx(tenant_id) as tx:
                     for message in part:
                         await note_down(tx, message)
@@ -392,6 +396,47 @@ async def test_a_line_waits_for_the_standing_that_follows_it(idle: Service, root
     [fact] = await facts_of(root, tenant_id)
     assert '"messages:sms:queued": 1' in fact[4]
     assert await root.fetchval("SELECT count(*) FROM stale") == 0
+
+
+async def test_a_fact_is_made_in_the_transaction_that_takes_in_the_standing(
+    idle: Service, root: asyncpg.Connection
+) -> None:
+    """Of several tenants, with what waited of the case; nothing is left for the loop."""
+    first, second = uuid4(), uuid4()
+    await known(idle, first, second)
+    woken: list[Any] = []
+    patient = repository.Book(patience=3600, wake=woken.append, put_off=woken.append)
+    mine, theirs = Complaint(first), Complaint(second)
+    await tell_at_once(idle, mine.received(), mine.delivery("queued", 1), book=patient)
+    assert (await facts_of(root, first), woken) == ([], [3600])
+
+    await tell_at_once(
+        idle, mine.standing(), theirs.first_entry(), theirs.standing(), theirs.announcement("e"), book=patient
+    )
+    await tell_at_once(idle, mine.delivery("sent", 2), book=patient)
+
+    [fact], [other] = await facts_of(root, first), await facts_of(root, second)
+    assert '"messages:sms:sent": 1' in fact[4]
+    assert '"escalations": 1' in other[4]
+    assert (await root.fetchval("SELECT count(*) FROM stale"), woken) == (0, [3600])
+
+
+async def test_what_cannot_be_made_at_once_is_noted(idle: Service, root: asyncpg.Connection) -> None:
+    """A case that cannot be made, and one whose tenant is still on its way; the others are made."""
+    tenant_id, unknown = uuid4(), uuid4()
+    await known(idle, tenant_id)
+    bad, good, early = Complaint(tenant_id), Complaint(tenant_id), Complaint(unknown)
+    await tell_at_once(idle, bad.received(), good.received())
+    await root.execute('UPDATE entry SET body = \'{"seq": "one"}\' WHERE case_id = $1', bad.case_id)
+
+    await tell_at_once(idle, bad.standing(), good.standing(), early.received(), early.standing())
+
+    assert (await rollup_of(root, tenant_id))["2026-03-02", "all", "", "received"] == 1
+    notes = await root.fetch("SELECT case_id, failures, not_before > clock_timestamp() AS waits FROM stale")
+    assert {tuple(note) for note in notes} == {(bad.case_id, 1, True), (early.case_id, 0, False)}
+    await known(idle, unknown)
+    await settle(idle)
+    assert len(await facts_of(root, unknown)) == 1
 
 
 async def test_a_line_that_comes_after_its_standing_waits_for_nothing(idle: Service, root: asyncpg.Connection) -> None:
@@ -489,18 +534,10 @@ async def test_a_fact_is_found_by_its_key_also_where_nobody_has_counted_the_rows
         database.dsn, server_settings={"search_path": "reporting"}, statement_cache_size=0
     )
     try:
-        for name in (
-            "TOLD",
-            "PUT_FACTS",
-            "ADD_ENTRIES",
-            "PUT_STANDINGS",
-            "PUT_DELIVERIES",
-            "ADD_TO_ROLLUP",
-            "DROP_EMPTY",
-            "PAGE",
-        ):
+        for name in ("TELL", "PUT_FACTS", "DROP_EMPTY", "PAGE"):
             assert await read_widely(connection, getattr(repository, name)) == set(), name
         # A tenant is its row's key, and the first notes are found in the tenant's queue.
+        assert await read_widely(connection, repository.TOLD) == {"tenant"}
         assert await read_widely(connection, repository.CLAIM_STALE) == {"tenant", "stale"}
     finally:
         await connection.close()
