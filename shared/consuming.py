@@ -41,7 +41,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from prometheus_client import Gauge
 
 from shared import fail_points
-from shared.database import Database, Tx, is_outage
+from shared.database import Database, Opening, Tx, is_outage
 from shared.errors import NotFoundError, NotYetError, UnavailableError
 from shared.ids import new_id
 from shared.messages.base import LIVE, Message, class_of, decode
@@ -53,7 +53,7 @@ Handler = Callable[[Any, Tx], Awaitable[None]]
 Together = Callable[[Sequence[Any], Tx], Awaitable[None]]
 AtLast = Callable[[Tx], Awaitable[None]]
 
-BATCH = 100  # messages in one transaction
+BATCH = 100  # messages of a consumer in one transaction
 FAIR_BATCH = 25  # of one tenant, while several wait
 BACKLOG = 1000  # messages held here, so that a quiet tenant's can pass those of a busy one
 WORKERS = 2  # groups applied at once; a tenant's own messages follow one another
@@ -79,6 +79,13 @@ SELECT tenant_id, consumer, message_id
   FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS new (tenant_id, consumer, message_id)
     ON CONFLICT DO NOTHING
 RETURNING tenant_id, consumer, message_id"""
+
+# Which of them this very transaction has entered.
+ENTERED = """
+SELECT tenant_id, consumer, message_id
+  FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS asked (tenant_id, consumer, message_id)
+  JOIN inbox USING (tenant_id, consumer, message_id)
+ WHERE inbox.xmin = pg_current_xact_id()::xid"""
 
 # $4: whether this process has begun it before and outlived that (an outage interrupted it); then the count starts again.
 BEGIN_ALONE = """
@@ -150,10 +157,18 @@ def _identity(delivery: Delivery) -> tuple[UUID, str, UUID]:
     return delivery.tenant_id, delivery.taken_by.name, delivery.message.message_id
 
 
+def _claiming(group: Sequence[Delivery]) -> Opening:
+    """The opening of a transaction that enters these messages into the inbox, each once."""
+    columns = zip(*dict.fromkeys(map(_identity, group)), strict=True)
+    arguments = tuple(f"{{{','.join(map(str, column))}}}" for column in columns)
+    return Opening("claim", "uuid[], text[], uuid[]", CLAIM, arguments)
+
+
 class Desk:
     """What was pulled and is not applied yet, and who is at it: of one consumer, or of several that share their workers."""
 
     def __init__(self) -> None:
+        self.consumers = 0  # that share it
         self.waiting: OrderedDict[UUID, deque[Delivery]] = OrderedDict()  # by tenant, whose turn it is first
         self.due: dict[UUID, tuple[float, float]] = {}  # of who waits: since when, and when it goes at the latest
         self.busy: set[UUID] = set()  # tenants that a worker is at
@@ -174,7 +189,7 @@ class Desk:
         queue.append(delivery)
         since, due = self.due.get(tenant_id, (delivery.came, math.inf))
         self.due[tenant_id] = since, min(due, delivery.came + linger)
-        if linger > 0 and len(queue) < BATCH:
+        if linger > 0 and len(queue) < BATCH * self.consumers:
             self._set_alarm(delivery.came + linger)
         else:
             self.arrived.set()
@@ -263,6 +278,7 @@ class Consumer:
         )
         self._log = structlog.get_logger().bind(service=service, consumer=self.name)
         self._desk: Desk = beside._desk if beside is not None else Desk()
+        self._desk.consumers += 1
         self._is_at_desk = beside is None
         self._in_hand: set[Delivery] = set()
         self._asked = 0  # messages that the server may still send on our request
@@ -474,16 +490,18 @@ class Consumer:
     def _next_group(self) -> list[Delivery]:
         """Take the next messages of the tenants whose turn it is, a few of each; they then go to the end of the queue.
 
+        At a desk of several consumers a group may be the larger, but takes no further tenant than makes it a full one of one consumer: the
+        rest is for another worker.
+
         What concerns all live tenants, a tick, waits until everything in hand that stands before it has been applied: that is what it says.
         """
         desk = self._desk
         now = asyncio.get_running_loop().time()
         group: list[Delivery] = []
-        fair = FAIR_BATCH if len(desk.waiting) > 1 else BATCH
+        size = desk.consumers * (FAIR_BATCH if len(desk.waiting) > 1 else BATCH)
         patient: list[UUID] = []
         for tenant_id in list(desk.waiting):
-            size = min(fair, BATCH - len(group))
-            if size <= 0:
+            if len(group) >= BATCH:
                 break
             if tenant_id in desk.busy:
                 continue
@@ -493,16 +511,15 @@ class Consumer:
                     patient.append(tenant_id)
                 continue
             if tenant_id == LIVE:
-                size = 0 if group else min(size, _up_to_what_is_in_hand(queue))
-                if size == 0:
+                ready = 0 if group else min(size, _up_to_what_is_in_hand(queue))
+                if ready == 0:
                     continue
-                group = desk.take(tenant_id, size)
+                group = desk.take(tenant_id, ready)
                 patient.clear()
                 break
             group += desk.take(tenant_id, size)
         for tenant_id in patient:
-            size = min(fair, BATCH - len(group))
-            if size > 0 and group:
+            if 0 < len(group) < BATCH:
                 group += desk.take(tenant_id, size)
         group.sort(key=_tenant)  # whoever locks rows of several tenants locks them in the same order
         return group
@@ -600,7 +617,8 @@ class Consumer:
         """
         assert self._database is not None
         faults: list[AtFaultError] = []
-        async with self._database.worker_tx(*dict.fromkeys(map(_tenant, group))) as tx:
+        opening = None if careful else _claiming(group)
+        async with self._database.worker_tx(*dict.fromkeys(map(_tenant, group)), opening=opening) as tx:
             new = {} if careful else await self._claim(tx, group)
             fail_points.reach("consumer.claimed")
             if new:
@@ -632,9 +650,13 @@ class Consumer:
         return faults
 
     async def _claim(self, tx: Tx, group: Sequence[Delivery]) -> dict[tuple[UUID, str, UUID], Delivery]:
-        """Enter messages into the inbox and return those that were not there, each once."""
+        """Enter messages into the inbox, unless the transaction began with that, and return those that were not there, each once."""
         once = {_identity(each): each for each in reversed(group)}
-        rows = await tx.fetch(CLAIM, *map(list, zip(*once, strict=True)))
+        if tx.opened == 0:
+            return {}
+        if tx.opened == len(once):
+            return dict(reversed(once.items()))
+        rows = await tx.fetch(CLAIM if tx.opened is None else ENTERED, *map(list, zip(*once, strict=True)))
         entered = {(row["tenant_id"], row["consumer"], row["message_id"]) for row in rows}
         return {key: each for key, each in reversed(once.items()) if key in entered}
 

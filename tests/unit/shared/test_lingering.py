@@ -92,6 +92,20 @@ async def test_what_came_from_two_streams_is_taken_together_as_soon_as_one_is_in
     assert patient._next_group() == []
 
 
+async def test_what_makes_a_group_full_leaves_the_other_tenants_to_another_worker() -> None:
+    first, second, third = uuid4(), uuid4(), uuid4()
+    consumer = _consumer(0)
+    for _ in range(3):
+        _consumer(0, beside=consumer)
+    for place in range(BATCH + 1):
+        await _deliver(consumer, first, place)
+    for place, tenant in enumerate((second, third, second)):
+        await _deliver(consumer, tenant, BATCH + 1 + place)
+    assert [each.tenant_id for each in consumer._next_group()] == [first] * BATCH
+    assert {each.tenant_id for each in consumer._next_group()} == {second, third}
+    assert consumer._next_group() == [], "a worker is at the first tenant's"
+
+
 async def test_what_has_waited_for_a_while_goes_with_anothers() -> None:
     tenant, other = uuid4(), uuid4()
     consumer = _consumer(3600, patient=tenant)
