@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from copy import copy
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import UUID
 
@@ -75,6 +76,10 @@ class Connection(asyncpg.Connection):
     some 40 ms before a new connection of a service has sent its first statements.
     """
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.opened_with: set[str] = set()  # openings that the server knows in this session
+
     async def _introspect_types(self, typeoids: Iterable[int], timeout: float | None) -> Any:
         asked = frozenset(typeoids)
         if max(asked) >= FIRST_OWN_TYPE:
@@ -84,6 +89,34 @@ class Connection(asyncpg.Connection):
             found = _types[asked] = await super()._introspect_types(asked, timeout)  # type: ignore[misc]  # likewise
         return found
 
+
+class Opening(NamedTuple):
+    """A statement that goes to the server together with BEGIN; the server keeps it, and its plan, from its first use in a session on.
+
+    Its arguments are written into the text, so they may hold nothing but our own ids and names, and arrays of them as PostgreSQL has them.
+    """
+
+    name: str
+    types: str
+    statement: str
+    arguments: tuple[str, ...]
+
+    def called(self) -> str:
+        """Return how it is called. ValueError for an argument that holds anything else."""
+        if not all(map(PLAIN.fullmatch, self.arguments)):
+            raise ValueError(f"an argument of {self.name} holds more than ids and names")
+        values = ", ".join(f"'{each}'" for each in self.arguments)
+        return f"EXECUTE {self.name} ({values})"
+
+    async def make_known(self, connection: Any) -> None:
+        """See to it that the server knows it in this session."""
+        if self.name not in connection.opened_with:
+            with contextlib.suppress(asyncpg.DuplicatePreparedStatementError):  # whoever sent it was cancelled
+                await connection.execute(f"PREPARE {self.name} ({self.types}) AS {self.statement}")
+            connection.opened_with.add(self.name)
+
+
+PLAIN = re.compile(r"[0-9A-Za-z{},_-]*")
 
 Store = Callable[["Tx", Sequence[Any]], Awaitable[None]]
 """Stores what was collected for the end of a transaction."""
@@ -101,11 +134,12 @@ class Tx:
     For many rows, INSERT ... SELECT FROM unnest(...): PostgreSQL refuses COPY into tables under row-level security.
     """
 
-    __slots__ = ("_after", "_connection", "_faces", "_last", "_savepoints", "database", "kept", "tenant_id")
+    __slots__ = ("_after", "_connection", "_faces", "_last", "_savepoints", "database", "kept", "opened", "tenant_id")
 
     def __init__(self, database: Database, connection: Any, tenant_id: UUID, others: Sequence[UUID] = ()) -> None:
         self.database = database
         self.tenant_id = tenant_id
+        self.opened: int | None = None  # rows that its opening has written
         # What its statements found, for those that follow; gone with a savepoint that is undone.
         self.kept: dict[str, Any] = {}
         self._connection = connection
@@ -241,13 +275,16 @@ class Database:
             yield tx
 
     @contextlib.asynccontextmanager
-    async def worker_tx(self, tenant_id: UUID, *others: UUID) -> AsyncIterator[Tx]:
+    async def worker_tx(self, tenant_id: UUID, *others: UUID, opening: Opening | None = None) -> AsyncIterator[Tx]:
         """A transaction of consumers and loops. For work across tenants pass LIVE (UUID 0) and use only tables that allow it.
 
         With several tenants, it sees and writes the rows of each of them; `tx.of` gives it for one. Each statement still names the
         tenant of each row that it is about.
+
+        Args:
+            opening: its first statement, which spares a round trip; `tx.opened` tells how many rows it has written.
         """
-        async with self._transaction(self._worker, tenant_id, "worker", others) as tx:
+        async with self._transaction(self._worker, tenant_id, "worker", others, opening=opening) as tx:
             yield tx
 
     @contextlib.asynccontextmanager
@@ -258,6 +295,7 @@ class Database:
         role: str,
         others: Sequence[UUID] = (),
         lock_seconds: float | None = None,
+        opening: Opening | None = None,
     ) -> AsyncIterator[Tx]:
         if pool is None:
             raise UnavailableError("The database is not open.", retry_after_seconds=1)
@@ -278,7 +316,12 @@ class Database:
             )
             if lock_seconds is not None:
                 begin += f", set_config('lock_timeout', '{int(lock_seconds * 1000)}', true)"
-            await connection.execute(begin)
+            if opening is None:
+                await connection.execute(begin)
+            else:
+                await opening.make_known(connection)
+                tag = await connection.execute(f"{begin}; {opening.called()}")
+                tx.opened = int(tag.rpartition(" ")[2])
             yield tx
             await tx.finish()
             fail_points.reach(f"{role}.commit")

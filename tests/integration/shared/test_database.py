@@ -14,7 +14,7 @@ import pytest
 
 import shared.database
 from shared import outbox
-from shared.database import Database, Tx, UnsafeServerError, check_durability, dsn_for, is_outage
+from shared.database import Database, Opening, Tx, UnsafeServerError, check_durability, dsn_for, is_outage
 from shared.errors import UnavailableError
 from shared.ids import new_id
 from shared.migrations import SERVICES
@@ -105,6 +105,46 @@ async def test_a_transaction_of_several_tenants_sees_and_writes_theirs_and_nobod
     with pytest.raises(TypeError):
         async with db.worker_tx(A, "'}', true); --"):  # type: ignore[arg-type]
             pass
+
+
+def entering(*message_ids: UUID | str) -> Opening:
+    statement = "INSERT INTO inbox (tenant_id, consumer, message_id) SELECT $1, $2, m FROM unnest($3) AS m ON CONFLICT DO NOTHING"
+    return Opening(
+        "entering", "uuid, text, uuid[]", statement, (str(A), "sla-on-x", f"{{{','.join(map(str, message_ids))}}}")
+    )
+
+
+async def test_a_transaction_may_begin_with_a_statement_and_knows_what_it_wrote(db: Database) -> None:
+    one, two = uuid4(), uuid4()
+    for opening, opened in ((entering(one), 1), (entering(one, two), 1), (entering(two), 0)):
+        async with db.worker_tx(A, opening=opening) as tx:
+            assert tx.opened == opened
+    async with db.worker_tx(A) as tx:
+        assert tx.opened is None
+        assert {row["message_id"] for row in await tx.fetch("SELECT message_id FROM inbox")} == {one, two}
+
+
+async def test_an_opening_is_undone_with_its_transaction_and_its_failure_leaves_the_connection_whole(
+    db: Database,
+) -> None:
+    async def fail(opening: Opening) -> None:
+        async with db.worker_tx(A, opening=opening):
+            raise RuntimeError
+
+    one = uuid4()
+    with pytest.raises(RuntimeError):
+        await fail(entering(one))
+    with pytest.raises(asyncpg.DataError):
+        await fail(entering("no-id"))
+    async with db.worker_tx(A, opening=entering(one)) as tx:
+        assert tx.opened == 1
+
+
+async def test_an_opening_takes_ids_and_names_and_nothing_that_could_be_sql(db: Database) -> None:
+    for text in ("'", "x'}'); --", "a b", "\\", "$1", '"'):
+        with pytest.raises(ValueError, match="more than ids"):
+            async with db.worker_tx(A, opening=entering(text)):
+                pass
 
 
 async def test_what_is_left_to_the_end_is_done_for_each_tenant_or_once_for_all(db: Database) -> None:
