@@ -90,6 +90,33 @@ async def test_a_message_that_comes_again_is_applied_once(stack: Stack) -> None:
         assert set(await stack.effects()) == {first.message_id, last.message_id}
 
 
+async def test_of_a_group_only_what_is_new_is_applied(stack: Stack) -> None:
+    """Some of it was applied before: the group begins with entering all of it, and then asks which those are."""
+    tenant = uuid4()
+    old, new = [a_request(tenant) for _ in range(10)], [a_request(tenant) for _ in range(10)]
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    async def record_slowly(message: EntryRequested, tx: Tx) -> None:
+        if message.kind == "withdrawn":
+            begun.set()
+            await released.wait()
+        await record(message, tx)
+
+    async with stack.service("intake") as intake, stack.hearing(record_slowly):
+        await until(lambda: has_stream(intake))
+        for message in old:
+            await publish(intake, message)
+        await until(lambda: applied(stack, 10))
+        await publish(intake, blocker := a_request(tenant, "withdrawn"))
+        await begun.wait()  # the next group holds all that comes meanwhile
+        for one, other in zip(old, new, strict=True):
+            await publish(intake, one)
+            await publish(intake, other)
+        released.set()
+        await until(lambda: applied(stack, 21))
+        assert await stack.effects() == [message.message_id for message in (*old, blocker, *new)]
+
+
 async def has_stream(service: Service) -> bool:
     return service.relay.is_leader and service.relay.has_repaired
 
