@@ -20,6 +20,9 @@ from services.audit.tenants import as_uuid
 PATIENCE: Final = timedelta(seconds=60)
 """So long does a sender come again; within it there must be an answer."""
 
+BODIED: Final = frozenset({200, 201, 202})
+"""Answers of these kinds say something."""
+
 SOURCES: Final = {"api": "api", "webhook": "webhook", "smtp": "email", "csv": "csv"}
 """What the journal calls a way in, and what intake calls it."""
 
@@ -451,6 +454,9 @@ async def _acts(look: Look) -> None:
                 look.findings.add("I14", f"{service} {row['key']}", what, tenant_id=row["tenant_id"])
                 continue
             asked = wanted.get((row["tenant_id"], row["key"]))
+            if row["status"] in BODIED and not _is_readable(row["body"]):
+                what = "what a repeat would be answered with cannot be read"
+                look.findings.add("I10", row["key"], what, tenant_id=row["tenant_id"])
             if asked is None:
                 continue
             if asked.is_refused_for_good and (asked.tenant_id, asked.key) not in stored:
@@ -495,6 +501,14 @@ class _Named(Struct):
 
 class _Placed(Struct):
     seq: int | None = None
+
+
+def _is_readable(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _places(body: bytes) -> set[int | None]:

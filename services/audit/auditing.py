@@ -13,7 +13,22 @@ from typing import Final
 
 import asyncpg
 
-from services.audit import accepted, books, cases, copies, figures, keys, notices, seals, tenants, transport, vault
+from services.audit import (
+    accepted,
+    assigned,
+    books,
+    cases,
+    copies,
+    facts,
+    figures,
+    keys,
+    notices,
+    reference,
+    seals,
+    tenants,
+    transport,
+    vault,
+)
 from services.audit.findings import Finding, Findings, Looked, Verdict, verdict
 from services.audit.look import Look, open_look
 from services.audit.sources import Evidence
@@ -175,9 +190,12 @@ COMPARISONS: Final = (
     (vault, "I1"),
     (seals, "I1"),
     (cases, "I13"),
+    (assigned, "I3"),
     (copies, "I13"),
+    (reference, "I9"),
     (notices, "I5"),
     (figures, "I8"),
+    (facts, "I8"),
     (transport, "I9"),
     (books, "I9"),
 )

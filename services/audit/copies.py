@@ -29,6 +29,7 @@ class Kept(Struct, frozen=True, kw_only=True):
         name: the columns that name a row in a finding.
         said: returns what each column should hold, in the words of the message; None when nothing was said of this row.
         may_pass: a message under way may still change the row.
+        since: the column that says when a row was written, where each is told in the transaction that writes it.
     """
 
     check: str
@@ -36,10 +37,16 @@ class Kept(Struct, frozen=True, kw_only=True):
     name: tuple[str, ...]
     said: Callable[[Look, Any], Said | None]
     may_pass: bool = False
+    since: str = ""
 
 
 async def check(look: Look) -> None:
-    for kept in KEPT:
+    await compare(look, KEPT)
+
+
+async def compare(look: Look, tables: Iterable[Kept]) -> None:
+    """Compare each row of these tables with what was told of it."""
+    for kept in tables:
         for row in await look.rows(f"SELECT * FROM {kept.table}"):  # noqa: S608 - names of our own
             look.findings.looked_at(1)
             try:
@@ -47,6 +54,10 @@ async def check(look: Look) -> None:
             except (AttributeError, KeyError, TypeError, ValueError):
                 said = {kept.name[-1]: None}  # what was told, or is kept, has another form altogether
             if said is None:
+                if kept.since and row[kept.since] > look.retained_from and _is_ours(look, row):
+                    name = " ".join(str(row[column]) for column in kept.name)
+                    what = f"{kept.table} holds what was never told"
+                    look.findings.add("I9", name, what, tenant_id=row["tenant_id"], is_extra=True)
                 continue
             differing = [column for column, value in said.items() if not is_same(row[column], value)]
             if differing and _is_ours(look, row):
@@ -224,6 +235,8 @@ def _event(look: Look, row: Any) -> Said | None:
 def _delivery(look: Look, row: Any) -> Said | None:
     """What was told of a delivery since it entered its state."""
     said = look.told.delivered.get(row["delivery_id"])
+    if said is None and row["state"] not in UNTOLD and row["created_at"] > look.retained_from:
+        return {"state": None}
     if said is None or row["state"] in UNTOLD or row["state"] != said.state:
         return None
     return {
@@ -261,119 +274,10 @@ def _reported(look: Look, row: Any) -> Said | None:
     return None if said is None else {"attempts": said.attempts, "at": said.at}
 
 
-# -- reference data -------------------------------------------------------------------------------------------------------------
-
-
-def _staff(look: Look, row: Any) -> Said | None:
-    said = look.told.staff.get((row["tenant_id"], row["staff_id"]))
-    if said is None:
-        return None
-    return {
-        "revision": said["revision"],
-        **{name: said["staff"][name] for name in ("roles", "unit", "active", "deputy")},
-    }
-
-
-def _copied_staff(look: Look, row: Any) -> Said | None:
-    said = look.told.staff.get((row["tenant_id"], row["staff_id"]))
-    return None if said is None else {**(_staff(look, row) or {}), "absent_until": said["staff"]["absent_until"]}
-
-
-# -- facts ----------------------------------------------------------------------------------------------------------------------
-
-
-def _fact(look: Look, row: Any) -> Said | None:
-    """The columns of a fact say what its body says, and the body what was told."""
-    body, counted = row["body"], row["counted"]
-    line = look.told.lines.get((row["case_id"], 1))
-    if row["seq"] == 0 or line is None:
-        return None
-    if not isinstance(body, dict) or not isinstance(counted, dict):
-        return {name: kept if isinstance(kept, dict) else {} for name, kept in (("body", body), ("counted", counted))}
-    named = {name: body.get(name) for name in ("kind", "category", "severity", "channel", "state", "outcome")}
-    columns = named | {"unit": (body.get("handler") or {}).get("unit")}
-    tenant = look.tenants.get(row["tenant_id"])
-    return columns | {
-        "seq": body.get("seq", 0),
-        **_stands(look, row),
-        "case_kind": line["case_kind"],
-        "number": line["number"],
-        "received_at": line["entry"]["at"],
-        "is_late": body.get("late", False),
-        "is_closed": body.get("closed_at") is not None,
-        "day": row["day"] if str(row["day"]) == counted.get("day") else None,
-        "zone": None if tenant is None else tenant.zone,
-        "last_at": max(_instants(look, row["case_id"], row["seq"], body), default=None),
-        "counted": counted if _adds(counted, columns, line["case_kind"]) else None,
-        "body": body if _agrees(look, row["case_id"], line, body) else None,
-    }
-
-
-def _stands(look: Look, row: Any) -> Said:
-    """What the standing says of the columns of a fact; it says nothing of what a rule has not classified."""
-    standing = look.told.standings.get(row["case_id"])
-    if standing is None or row["case_kind"] == "subject":
-        return {}
-    named = {name: standing.classified.get(name) for name in ("kind", "category", "severity")}
-    return {name: value for name, value in named.items() if value is not None} | {
-        "state": standing.state,
-        "outcome": standing.outcome,
-    }
-
-
-def _instants(look: Look, case_id: UUID, seq: int, body: Mapping[str, Any]) -> Iterable[datetime]:
-    told = (body.get(name) for name in ("at", "handled_at", "resolved_at", "closed_at", "due_at"))
-    lines = (look.told.lines.get((case_id, place)) for place in range(1, seq + 1))
-    every = (*told, *(line["entry"]["at"] for line in lines if line is not None))
-    return (found for found in map(instant, every) if found is not None)
-
-
-def _adds(counted: Mapping[str, Any], columns: Mapping[str, Any], case_kind: str) -> bool:
-    """Whether a fact is counted under the parts that its columns name."""
-    if set(counted) - {"day", "parts", "measures", "totals"}:
-        return False
-    parts = {name: part for name, part in columns.items() if part}
-    return case_kind != "complaint" or counted.get("parts", {}) == parts
-
-
-def _agrees(look: Look, case_id: UUID, line: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
-    """Whether the body of a fact says what line 1 and the standing say."""
-    data = line["entry"]["data"]
-    if body.get("case_kind") != line["case_kind"] or instant(body.get("at")) != instant(line["entry"]["at"]):
-        return False
-    if line["case_kind"] != "complaint":
-        return True
-    if body.get("complainant_id") != (data.get("complainant") or {}).get("id") or body.get("source") != line["source"]:
-        return False
-    standing = look.told.standings.get(case_id)
-    if standing is None:
-        return True
-    is_late = any(clock["state"] == "breached" for clock in standing.clocks)
-    said = (body.get("state"), body.get("outcome"), body.get("late", False), body.get("closed_at") is not None)
-    if said != (standing.state, standing.outcome, is_late, standing.closed):
-        return False
-    clocks = [_run(clock) for clock in standing.clocks]
-    if any(_run(run) not in clocks for run in body.get("runs", [])):
-        return False
-    states = {
-        (name, clock["state"]) for clock in standing.clocks for name in (clock["rule"], *_clauses(clock["clause"]))
-    }
-    late = {name for name, state in states if state == "breached"}
-    return set(body.get("clocks", {}).items()) <= states and set(body.get("breached", [])) <= late
-
-
-def _run(of: Mapping[str, Any]) -> tuple[Any, ...]:
-    return of.get("rule"), of.get("state"), instant(of.get("due_at")), instant(of.get("started_at"))
-
-
-def _clauses(clause: Any) -> list[str]:
-    return clause if isinstance(clause, list) else [clause] if clause else []
-
-
 KEPT: Final = (
     Kept(check="I13", table="intake.complaint", name=("complaint_id",), said=_complaint),
     Kept(check="I13", table='routing."case"', name=("case_id",), said=_case),
-    Kept(check="I13", table="routing.entry", name=("case_id",), said=_entry),
+    Kept(check="I13", table="routing.entry", name=("case_id",), said=_entry, since="written_at"),
     Kept(check="I13", table="sla.timeline_entry", name=("case_id",), said=_line("entry")),
     Kept(
         check="I13",
@@ -392,10 +296,4 @@ KEPT: Final = (
     Kept(check="I5", table="notify.delivery", name=("delivery_id",), said=_delivery),
     Kept(check="I8", table="reporting.announcement", name=("case_id", "key"), said=_effect),
     Kept(check="I8", table="reporting.delivery", name=("delivery_id",), said=_reported, may_pass=True),
-    Kept(check="I8", table="reporting.fact", name=("case_id",), said=_fact, may_pass=True),
-    Kept(check="I9", table="routing.staff_member", name=("tenant_id", "staff_id"), said=_staff),
-    *(
-        Kept(check="I9", table=f"{service}.staff", name=("tenant_id", "staff_id"), said=_copied_staff, may_pass=True)
-        for service in ("intake", "sla", "notify", "reporting")
-    ),
 )

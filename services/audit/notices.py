@@ -55,6 +55,23 @@ SELECT o.tenant_id, o.message_id, e.endpoint_id
        SELECT FROM notify.delivery d
         WHERE d.tenant_id = o.tenant_id AND d.event_id = o.message_id AND d.rule = 'event' AND d.addressee = e.endpoint_id::text)"""
 
+# A receipt is taken when the message is known by the name that the receipt gives it, and then the message is as the receipt says. One that
+# somebody sends again begins anew.
+RECEIPTS: Final = """
+SELECT r.tenant_id, r.webhook_id AS subject, 'a receipt of a message that is not known' AS what
+  FROM notify.receipt r
+ WHERE r.received_at > $1
+   AND NOT EXISTS (
+       SELECT FROM notify.delivery d
+        WHERE d.tenant_id = r.tenant_id AND d.provider_id = r.provider_id AND d.provider_ref = r.provider_ref)
+ UNION ALL
+SELECT d.tenant_id, d.delivery_id::text, 'is ' || d.state || ', and a receipt says otherwise'
+  FROM notify.delivery d
+  JOIN notify.receipt r ON r.tenant_id = d.tenant_id AND r.provider_id = d.provider_id AND r.provider_ref = d.provider_ref
+ WHERE d.round = 0 AND d.state <> 'dead'
+ GROUP BY d.tenant_id, d.delivery_id, d.state
+HAVING d.state <> CASE WHEN bool_or(r.state = 'delivered') THEN 'delivered' ELSE 'failed' END"""
+
 TELLING: Final = (
     ("routing", "entry.appended"),
     ("sla", "announcement.made"),
@@ -101,6 +118,9 @@ async def check(look: Look) -> None:
         if fault is not None:
             what, may_pass = fault
             look.findings.add("I5", delivery_id, what, tenant_id=row["tenant_id"], may_pass=may_pass)
+    for tenant_id, subject, what in await look.rows(RECEIPTS, look.retained_from):
+        if as_uuid(subject) not in look.misplaced:
+            look.findings.add("I5", subject, what, tenant_id=tenant_id)
     await _lost(look, deliveries)
     if look.record is not None:
         _taken(look, deliveries, attempts)
@@ -243,6 +263,7 @@ def _taken(look: Look, deliveries: dict[UUID, Any], attempts: dict[UUID, list[At
     channels = {channel for channel, _ in times}
     of_key = {attempt.key: delivery_id for delivery_id, each in attempts.items() for attempt in each}
     by_event: dict[UUID, int] = Counter(row["event_id"] for row in deliveries.values() if row["rule"] == EVENT_RULE)
+    _heard(look, deliveries, {key for channel, key in times if channel == "webhook"})
     sums: Counter[UUID] = Counter()
     for (channel, key), number in times.items():
         look.findings.looked_at(1)
@@ -266,4 +287,14 @@ def _taken(look: Look, deliveries: dict[UUID, Any], attempts: dict[UUID, list[At
         if row["channel"] not in channels or row["channel"] == "webhook" or not _is_ours(look, row):
             continue
         if row["state"] in ("sent", "delivered", "failed") and not sums[delivery_id]:
+            look.findings.add("I5", delivery_id, "is sent, and was never taken", tenant_id=row["tenant_id"])
+
+
+def _heard(look: Look, deliveries: dict[UUID, Any], taken: set[UUID]) -> None:
+    """Where systems write down what they take: what we say was sent to them."""
+    for delivery_id, row in deliveries.items() if taken else ():
+        if row["channel"] != "webhook" or row["state"] != "sent" or not _is_ours(look, row):
+            continue
+        look.findings.looked_at(1)
+        if (row["event_id"] if row["rule"] == EVENT_RULE else delivery_id) not in taken:
             look.findings.add("I5", delivery_id, "is sent, and was never taken", tenant_id=row["tenant_id"])

@@ -89,8 +89,15 @@ SELECT tenant_id, delivery_id, addressee, recipient
   FROM notify.delivery
  WHERE audience = 'complainant' AND channel IN ('sms', 'email') AND recipient <> ''"""
 
+# Staff who are away are stood in for by their deputies; a contact that has changed since says nothing of what was sent before.
+SENT_TO_STAFF: Final = """
+SELECT d.tenant_id, d.delivery_id, d.recipient, s.deputy, d.addressee, d.created_at
+  FROM notify.delivery d
+  JOIN routing.staff_member s ON s.tenant_id = d.tenant_id AND s.staff_id = d.addressee
+ WHERE d.audience <> 'complainant' AND d.rule <> 'test' AND d.channel IN ('sms', 'email') AND d.recipient <> ''"""
+
 STAFF: Final = """
-SELECT tenant_id, staff_id AS name, 'staff_member.contact' AS place, contact AS sealed
+SELECT tenant_id, staff_id AS name, 'staff_member.contact' AS place, contact AS sealed, deputy, changed_at
   FROM routing.staff_member
  WHERE contact IS NOT NULL"""
 
@@ -138,13 +145,41 @@ async def check(look: Look) -> None:
     masters = await find_masters(look.connection, look.secrets)
     if "intake" in masters:
         await _intake(look, {_name(key): AESGCM(key) for key in masters["intake"]})
-    for service, query, open_ in (("routing", STAFF, _open_staff), ("notify", NOTIFY, _open_notify)):
-        if service in masters:
-            for row in await look.rows(query):
-                look.findings.looked_at(1)
-                if open_(masters[service][0], row["tenant_id"], row["place"], row["name"], row["sealed"]) is None:
-                    _note(look, row["tenant_id"], row["name"], row["place"])
+    if "routing" in masters:
+        await _staff(look, masters["routing"][0])
+    if "notify" in masters:
+        for row in await look.rows(NOTIFY):
+            look.findings.looked_at(1)
+            if _open_notify(masters["notify"][0], row["tenant_id"], row["place"], row["name"], row["sealed"]) is None:
+                _note(look, row["tenant_id"], row["name"], row["place"])
     await check_nonces(look)
+
+
+async def _staff(look: Look, master: bytes) -> None:
+    """Contacts of staff open, and what was sent to them went there, or to those who stand in for them."""
+    contacts: dict[tuple[UUID, str], tuple[_Contact, Any]] = {}
+    for row in await look.rows(STAFF):
+        look.findings.looked_at(1)
+        plain = _open_staff(master, row["tenant_id"], row["place"], row["name"], row["sealed"])
+        if plain is None:
+            _note(look, row["tenant_id"], row["name"], row["place"])
+        else:
+            contacts[row["tenant_id"], row["name"]] = msgspec.json.decode(plain, type=_Contact), row
+    for row in await look.rows(SENT_TO_STAFF):
+        look.findings.looked_at(1)
+        chain: list[_Contact] = []
+        name, seen = row["addressee"], set[str]()
+        while name is not None and name not in seen:
+            seen.add(name)
+            found = contacts.get((row["tenant_id"], name))
+            if found is None or found[1]["changed_at"] > row["created_at"]:
+                break  # what it was then, nobody can say
+            chain.append(found[0])
+            name = found[1]["deputy"]
+        else:
+            if not _is_of(row["recipient"], chain) and row["delivery_id"] not in look.misplaced:
+                what = "went to an address that is not its addressee's"
+                look.findings.add("I5", row["delivery_id"], what, tenant_id=row["tenant_id"])
 
 
 async def _intake(look: Look, masters: dict[str, AESGCM]) -> None:
@@ -219,14 +254,19 @@ async def _sent(look: Look, given: dict[tuple[UUID, UUID], list[_Contact]]) -> N
     for tenant_id, delivery_id, addressee, recipient in await look.rows(SENT):
         look.findings.looked_at(1)
         contacts = given.get((tenant_id, as_uuid(addressee)))
-        start, _, end = recipient.partition(MASK)
-        if contacts and not any(
-            value is not None and value.startswith(start) and value.endswith(end)
-            for each in contacts
-            for value in (each.phone, each.email)
-        ):
+        if contacts and not _is_of(recipient, contacts):
             what = "went to an address that its person has not given"
             look.findings.add("I5", delivery_id, what, tenant_id=tenant_id)
+
+
+def _is_of(recipient: str, contacts: list[_Contact]) -> bool:
+    """Whether a masked address may be one of these."""
+    start, _, end = recipient.partition(MASK)
+    return any(
+        value is not None and value.startswith(start) and value.endswith(end)
+        for each in contacts
+        for value in (each.phone, each.email)
+    )
 
 
 def _blinds(of: _Tenant, contacts: list[_Contact]) -> set[tuple[str, bytes]]:

@@ -59,7 +59,6 @@ class Streams:
         self._exits.push_async_callback(self._client.close)
         self._js: JetStreamContext = self._client.jetstream(timeout=10)
         try:
-            self._wire = await self._exits.enter_async_context(wire(self._url))
             await self._find_ends()
         except BaseException:
             await self._exits.aclose()
@@ -78,7 +77,11 @@ class Streams:
 
     async def read(self) -> dict[str, Stream]:
         """Return the streams that exist, by service."""
-        return {service: await self._stream(service, last_seq) for service, last_seq in self._ends.items()}
+        async with wire(
+            self._url
+        ) as of_messages:  # not before: nobody would answer the server while the database is read
+            self._wire = of_messages
+            return {service: await self._stream(service, last_seq) for service, last_seq in self._ends.items()}
 
     async def _stream(self, service: str, last_seq: int) -> Stream:
         name = service.upper()

@@ -120,6 +120,11 @@ class Told(Struct, kw_only=True):
     published: set[tuple[UUID, str, str, str]] = (
         set()
     )  # (tenant, policy or calendar, name or effect, version or revision)
+    tenants: dict[UUID, dict[str, Any]] = {}  # the newest message
+    credentials: dict[tuple[UUID, str], dict[str, Any]] = {}  # (tenant, credential) → the newest message
+    policies: dict[tuple[UUID, int], dict[str, Any]] = {}
+    calendars: dict[tuple[UUID, str, int], dict[str, Any]] = {}
+    served: dict[tuple[UUID, str], set[str]] = {}  # (tenant, member) → every role and unit that they were told to have
     unreadable: list[tuple[str, UUID]] = []
     foreign: list[tuple[str, UUID, UUID]] = []  # messages whose subject or body names another tenant than their row
 
@@ -268,16 +273,32 @@ def _staff(told: Told, of: _Envelope, body: bytes) -> None:
     place = (of.tenant_id, found["staff"]["staff_id"])
     if place not in told.staff or told.staff[place]["revision"] <= found["revision"]:
         told.staff[place] = found
+    told.served.setdefault(place, set()).update(found["staff"]["roles"], filter(None, (found["staff"]["unit"],)))
+
+
+def _tenant(told: Told, of: _Envelope, body: bytes) -> None:
+    found = msgspec.json.decode(body)
+    if of.tenant_id not in told.tenants or told.tenants[of.tenant_id]["revision"] <= found["revision"]:
+        told.tenants[of.tenant_id] = found
+
+
+def _credential(told: Told, of: _Envelope, body: bytes) -> None:
+    found = msgspec.json.decode(body)
+    place = (of.tenant_id, found["credential_id"])
+    if place not in told.credentials or told.credentials[place]["revision"] <= found["revision"]:
+        told.credentials[place] = found
 
 
 def _policy(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
     told.published.add((of.tenant_id, "policy", found["effect"], str(found["version"])))
+    told.policies[of.tenant_id, found["version"]] = found
 
 
 def _calendar(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
     told.published.add((of.tenant_id, "calendar", found["name"], str(found["revision"])))
+    told.calendars[of.tenant_id, found["name"], found["revision"]] = found
 
 
 class _Clock(Struct):
@@ -315,6 +336,8 @@ _READERS: Final = {
     "penalty.posted": _posted,
     "delivery.changed": _delivered,
     "staff.changed": _staff,
+    "tenant.changed": _tenant,
+    "credential.changed": _credential,
     "policy.published": _policy,
     "calendar.published": _calendar,
     "clock.ticked": _ticked,

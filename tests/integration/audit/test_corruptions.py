@@ -23,6 +23,7 @@ from nats.js import JetStreamContext
 
 from services.audit.journal import Line
 from services.audit.look import connect
+from services.audit.streams import SERVICES
 from tests.integration.audit.conftest import Evidence, State
 
 # (check, what is spoilt, statements, findings if there are more than one); {settled}, {late}, … are ids of the state.
@@ -30,6 +31,12 @@ Corruption = tuple[str, str, str, int]
 
 SEVERAL = 0
 """How many findings there are depends on how many days, states, categories and attempts there are."""
+
+
+def everywhere(statement: str) -> str:
+    """The same in every service; @ stands for its name."""
+    return "; ".join(statement.replace("@", service) for service in SERVICES)
+
 
 TOGETHER: list[list[Corruption]] = [
     [
@@ -153,7 +160,7 @@ TOGETHER: list[list[Corruption]] = [
             "I9",
             "a message is not known to its sender",
             "DELETE FROM routing.outbox WHERE message_id = '{message}'",
-            4,
+            5,
         ),
         (
             "I10",
@@ -1118,6 +1125,105 @@ TOGETHER: list[list[Corruption]] = [
             1,
         ),
     ],
+    [
+        (
+            "I3",
+            "a case is another unit's",
+            "UPDATE routing.assignment SET unit = 'x' WHERE case_id = '{running}'; "
+            """UPDATE routing."case" SET owner_unit = 'x' WHERE case_id = '{running}'""",
+            1,
+        ),
+        (
+            "I4",
+            "a sandbox is ahead of its time everywhere",
+            everywhere("UPDATE @.test_clock SET now = now + interval '1 second'")
+            + "; UPDATE sla.tick SET at = at + interval '1 second' WHERE tenant_id = '{school}'",
+            1,
+        ),
+        (
+            "I5",
+            "a message to staff went elsewhere",
+            "UPDATE notify.delivery SET recipient = 'x****@school.example' WHERE delivery_id = (SELECT delivery_id FROM "
+            "notify.delivery WHERE audience <> 'complainant' AND channel = 'email' AND state = 'sent' ORDER BY 1 LIMIT 1)",
+            1,
+        ),
+        (
+            "I8",
+            "a fact is due at another time",
+            """UPDATE reporting.fact SET body = body || '{{"due_at": "2026-01-01T00:00:00Z"}}' WHERE case_id = '{second}'""",
+            1,
+        ),
+        (
+            "I9",
+            "a policy is another one everywhere",
+            everywhere("UPDATE @.policy SET settings = '{{\"x\": 1}}' WHERE tenant_id = '{school}'"),
+            1,
+        ),
+        (
+            "I10",
+            "an answer cannot be read",
+            "UPDATE intake.idempotency_key SET body = substring(body FOR 5) WHERE key = 'table'",
+            1,
+        ),
+    ],
+    [
+        (
+            "I3",
+            "one assignment too many",
+            "INSERT INTO routing.assignment SELECT (jsonb_populate_record(a, jsonb_build_object('assignment_id', "
+            "gen_random_uuid(), 'active', false, 'ended_at', assigned_at + interval '1 second'))).* FROM routing.assignment a "
+            "WHERE case_id = '{late}'",
+            1,
+        ),
+        (
+            "I5",
+            "a receipt says that a message was not delivered",
+            "INSERT INTO notify.receipt (tenant_id, provider_id, webhook_id, provider_ref, state) SELECT tenant_id, provider_id, 'x', "
+            "provider_ref, 'failed' FROM notify.delivery WHERE delivery_id = '{sms}'",
+            1,
+        ),
+        (
+            "I8",
+            "a fact is late, and all sums with it",
+            "UPDATE reporting.rollup r SET amount = amount + 1 FROM reporting.fact f WHERE f.case_id = '{settled}' AND r.tenant_id = "
+            "f.tenant_id AND r.day = f.day AND r.measure = 'late' AND r.part = coalesce(f.counted -> 'parts' ->> r.dimension, ''); "
+            "INSERT INTO reporting.rollup SELECT f.tenant_id, f.day, d, coalesce(f.counted -> 'parts' ->> d, ''), 'late', 1 FROM "
+            "reporting.fact f, unnest(ARRAY['all', 'category', 'channel', 'kind', 'outcome', 'severity', 'state', 'unit']) AS d "
+            "WHERE f.case_id = '{settled}' ON CONFLICT DO NOTHING; "
+            "UPDATE reporting.fact SET counted = jsonb_set(counted, '{{measures,late}}', '1') WHERE case_id = '{settled}'",
+            1,
+        ),
+        (
+            "I9",
+            "a key that nobody was told of is known everywhere",
+            everywhere(
+                "INSERT INTO @.credential SELECT (jsonb_populate_record(c, jsonb_build_object('credential_id', '{nobody}'))).* "
+                "FROM @.credential c WHERE tenant_id = '{school}' AND role = 'admin'"
+            ),
+            1,
+        ),
+    ],
+    [
+        (
+            "I9",
+            "somebody has left without a word",
+            "DELETE FROM routing.staff_member WHERE staff_id = 'hao.ran' AND tenant_id = '{other}'; "
+            + "; ".join(
+                f"DELETE FROM {service}.staff WHERE staff_id = 'hao.ran' AND tenant_id = '{{other}}'"
+                for service in ("intake", "sla", "notify", "reporting")
+            ),
+            1,
+        ),
+    ],
+    [
+        (
+            "I9",
+            "somebody is away, and nobody was told",
+            """UPDATE routing.staff_member SET absences = '[{{"start": "2026-01-01T00:00:00Z", "end": null}}]' """
+            "WHERE staff_id = 'hao.ran' AND tenant_id = '{other}'",
+            1,
+        ),
+    ],
 ]
 
 OF_THE_CASE = "SELECT {} FROM notify.delivery WHERE case_id = $1 AND channel = '{}' AND state = 'sent' ORDER BY created_at {} LIMIT 1"
@@ -1162,7 +1268,9 @@ async def test_what_is_spoilt_is_counted_where_it_belongs(
     finally:
         await transaction.rollback()
     counts = Counter(each.check for each in found)
-    assert counts == Counter({check: n or max(1, counts[check]) for check, _, _, n in together})
+    assert counts == Counter({check: n or max(1, counts[check]) for check, _, _, n in together}), [
+        (each.check, each.subject, each.what) for each in found
+    ]
 
 
 async def counted(papers: Evidence, database: asyncpg.Connection) -> dict[str, int]:
@@ -1224,6 +1332,12 @@ async def test_what_never_arrived_is_seen_and_what_we_know_nothing_of(
     assert await counted(papers, database) == {"I5": 2}
 
 
+async def test_a_webhook_that_never_arrived_is_seen(papers: Evidence, database: asyncpg.Connection) -> None:
+    taken = next(taken for taken in papers.record if taken.channel == "webhook")
+    papers.record.remove(taken)
+    assert await counted(papers, database) == {"I5": 1}
+
+
 async def test_messages_are_taken_once_or_twice_where_nobody_knows_keys(
     papers: Evidence, database: asyncpg.Connection
 ) -> None:
@@ -1274,6 +1388,34 @@ async def test_messages_that_the_streams_have_lost_are_seen(papers: Evidence, da
     assert await counted(papers, database) == {"I9": 1}
     del papers.streams["routing"]
     assert await counted(papers, database) == {"I9": len(routing.messages)}
+
+
+async def test_a_consumer_that_is_gone_is_seen(papers: Evidence, database: asyncpg.Connection) -> None:
+    routing = papers.streams["routing"]
+    gone, *others = routing.durables
+    papers.streams["routing"] = msgspec.structs.replace(routing, durables=tuple(others))
+    assert await counted(papers, database) == {"I9": 1}
+    papers.streams["routing"] = msgspec.structs.replace(
+        routing, durables=(msgspec.structs.replace(gone, filters=()), *others)
+    )
+    assert (await counted(papers, database)).keys() == {"I9"}  # it should have applied everything that routing told
+
+
+async def test_a_line_that_was_never_told_is_seen(state: State, papers: Evidence, database: asyncpg.Connection) -> None:
+    message_id = await database.fetchval(NAMES["message"], state.names["settled"])
+    routing = papers.streams["routing"]
+    papers.streams["routing"] = msgspec.structs.replace(
+        routing, messages=[each for each in routing.messages if each.message_id != str(message_id)]
+    )
+    transaction = database.transaction()
+    await transaction.start()
+    try:
+        await database.execute("DELETE FROM routing.outbox WHERE message_id = $1", message_id)
+        for service in SERVICES:
+            await database.execute(f"DELETE FROM {service}.inbox WHERE message_id = $1", message_id)
+        assert await counted(papers, database) == {"I9": 1}
+    finally:
+        await transaction.rollback()
 
 
 async def test_what_is_under_way_does_not_count_when_it_comes_through_in_time(
