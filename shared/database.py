@@ -37,6 +37,7 @@ SELECT name, setting
   FROM pg_settings
  WHERE name IN ('synchronous_commit', 'fsync', 'full_page_writes')"""
 
+KEPT_AT_HAND = 4  # connections of each pool
 FIRST_OWN_TYPE = 10_000  # below, ids of types are PostgreSQL's own, the same in every database
 
 _types: dict[frozenset[int], Any] = {}
@@ -237,24 +238,24 @@ class Database:
         self.settings = settings
         self.service = settings.service
         self.outbox_added = Handover()  # told after the commit of a transaction that added to the outbox
-        self._api: asyncpg.Pool | None = None
-        self._worker: asyncpg.Pool | None = None
+        self._api: _Leases | None = None
+        self._worker: _Leases | None = None
 
     async def open(self) -> None:
         """Open both pools and check that the server keeps what it confirms. Raises UnsafeServerError, or what asyncpg raises."""
-        self._api = await self._pool("api", self.settings.api_password, self.settings.api_connections)
-        self._worker = await self._pool("worker", self.settings.worker_password, self.settings.worker_connections)
+        self._api = await self._leases("api", self.settings.api_password, self.settings.api_connections)
+        self._worker = await self._leases("worker", self.settings.worker_password, self.settings.worker_connections)
         if self.settings.require_durable:
-            async with self._worker.acquire(timeout=self.settings.acquire_seconds) as connection:
+            async with self._worker.pool.acquire(timeout=self.settings.acquire_seconds) as connection:
                 await check_durability(connection)
 
     async def close(self) -> None:
-        for pool in (self._api, self._worker):
-            if pool is not None:
+        for leases in (self._api, self._worker):
+            if leases is not None:
                 try:
-                    await asyncio.wait_for(pool.close(), self.settings.stop_seconds)
+                    await asyncio.wait_for(leases.close(), self.settings.stop_seconds)
                 except Exception:
-                    pool.terminate()
+                    leases.pool.terminate()
         self._api = self._worker = None
 
     @property
@@ -290,19 +291,19 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(
         self,
-        pool: asyncpg.Pool | None,
+        leases: _Leases | None,
         tenant_id: UUID,
         role: str,
         others: Sequence[UUID] = (),
         lock_seconds: float | None = None,
         opening: Opening | None = None,
     ) -> AsyncIterator[Tx]:
-        if pool is None:
+        if leases is None:
             raise UnavailableError("The database is not open.", retry_after_seconds=1)
         if not all(isinstance(each, UUID) for each in (tenant_id, *others)):
             raise TypeError("a transaction needs a tenant")
         try:
-            connection = await pool.acquire(timeout=self.settings.acquire_seconds)
+            connection = await leases.take(self.settings.acquire_seconds)
         except Exception as error:
             if not is_outage(error):
                 raise
@@ -328,9 +329,10 @@ class Database:
             await connection.execute("COMMIT")
         except BaseException:
             await self._roll_back(connection)
+            await leases.give_back(connection, self.settings.command_seconds)
             raise
-        finally:
-            await _shielded(pool.release(connection, timeout=self.settings.command_seconds))
+        if not leases.keep(connection):
+            await leases.give_back(connection, self.settings.command_seconds)
         fail_points.reach(f"{role}.committed")
         tx._committed()
 
@@ -352,7 +354,7 @@ class Database:
         await _prepare(connection)
         return connection
 
-    async def _pool(self, role: str, password: str | None, size: int) -> asyncpg.Pool:
+    async def _leases(self, role: str, password: str | None, size: int) -> _Leases:
         pool: asyncpg.Pool = await asyncpg.create_pool(
             **self._options(role, password),
             min_size=1,
@@ -363,7 +365,7 @@ class Database:
             init=_prepare,
             reset=_leave_clean,
         )
-        return pool
+        return _Leases(pool)
 
     def _options(self, role: str, password: str | None) -> dict[str, Any]:
         milliseconds = int(self.settings.command_seconds * 1000)
@@ -384,6 +386,49 @@ class Database:
                 "jit": "off",
             },
         }
+
+
+class _Leases:
+    """Who may use which connection of a pool. Those that were used last stay at hand, unless somebody waits for one.
+
+    The pool itself takes three tasks and two timers to lend a connection and take it back.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.pool = pool
+        self._at_hand: list[Any] = []
+        self._waiting = 0
+        self._is_closing = False
+
+    async def take(self, seconds: float) -> Any:
+        """Return a connection; whatever the pool raises when none is free in time."""
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            if not connection.is_closed():
+                return connection
+            await self.give_back(connection, seconds)
+        self._waiting += 1
+        try:
+            return await self.pool.acquire(timeout=seconds)
+        finally:
+            self._waiting -= 1
+
+    def keep(self, connection: Any) -> bool:
+        """Have it at hand for the next one, after a transaction that has ended as it should; return whether that is so."""
+        is_wanted = self._waiting or self._is_closing or len(self._at_hand) >= KEPT_AT_HAND
+        if is_wanted or connection.is_closed() or connection.is_in_transaction():
+            return False
+        self._at_hand.append(connection)
+        return True
+
+    async def give_back(self, connection: Any, seconds: float) -> None:
+        await _shielded(self.pool.release(connection, timeout=seconds))
+
+    async def close(self) -> None:
+        self._is_closing = True
+        while self._at_hand:
+            await self.give_back(self._at_hand.pop(), 1.0)
+        await self.pool.close()
 
 
 def dsn_for(url: str, user: str, password: str | None = None) -> str:
