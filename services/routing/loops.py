@@ -43,10 +43,13 @@ class Loops:
 
     async def tick(self) -> float | None:
         """Tell the live time when it is time to. Replicas share the last tick, so together they tick no more often than one."""
+        ticking = parts.of(self.runtime).ticking
+        ticking.is_coming = False  # what is written from here on may not be seen by this look
         async with self.runtime.db.worker_tx(LIVE) as tx:
             pace = await clocks.pace(tx)
             rest = self._rest(pace)
             if rest > 0:
+                ticking.is_coming = pace.is_busy
                 return rest
             at = await clocks.tick(tx)
             await outbox.add(tx, ClockTicked(message_id=new_id(), tenant_id=LIVE, at=at))
@@ -55,11 +58,12 @@ class Loops:
             await clocks.note_tick(tx)
             if pace.has_due or (pace.next_at is not None and pace.next_at <= at):
                 tx.after_commit(lambda: self.runtime.wake("refresh"))
+        ticking.is_coming = True  # or another look is, which then sees what was written
         return self.settings.tick_due_seconds
 
     def _rest(self, pace: Pace) -> float:
-        """Return how long to wait before looking again, 0 for a tick now. What this process writes wakes the loop; what another replica
-        writes is seen within a second.
+        """Return how long to wait before looking again, 0 for a tick now. What this process writes wakes the loop, unless it has found the
+        time busy and so ticks soon anyway; what another replica writes is seen within a second.
         """
         settings = self.settings
         age = (pace.now - pace.ticked_at).total_seconds()

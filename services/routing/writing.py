@@ -8,7 +8,7 @@ transaction of the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -55,6 +55,8 @@ class RefusedToActorError(ForbiddenError):
     slug = RefusedByPolicyError.slug
     title = RefusedByPolicyError.title
 
+
+SOON = timedelta(seconds=5)
 
 STAMPS = "routing.stamps"
 """Of cases that this transaction is about to make."""
@@ -147,9 +149,9 @@ class Desk:
     """Where timelines are written. One per process."""
 
     def __init__(
-        self, reference: Reference, roster: Roster, on_written: Callable[[bool], None] = lambda _: None
+        self, reference: Reference, roster: Roster, on_written: Callable[[bool, bool], None] = lambda *_: None
     ) -> None:
-        """Args: on_written: called after the commit of new lines, with whether it was in a sandbox."""
+        """Args: on_written: called after the commit of new lines: whether it was in a sandbox, whether the case changes by itself soon."""
         self.reference = reference
         self.roster = roster
         self._on_written = on_written
@@ -459,7 +461,8 @@ class Desk:
             await clocks.note_written(writing.tx, writing.tenant_id, len(writing.added), will_come - came)
         self._note_loads(writing, standing)
         fail_points.reach("routing.written")
-        writing.tx.after_commit(lambda: self._on_written(writing.sandbox))
+        is_due_soon = wake_at is not None and wake_at - writing.now < SOON
+        writing.tx.after_commit(lambda: self._on_written(writing.sandbox, is_due_soon))
         return standing
 
     async def _follow_up(self, writing: Writing) -> Standing:
