@@ -41,7 +41,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from prometheus_client import Gauge
 
 from shared import fail_points
-from shared.database import Database, Tx, is_outage
+from shared.database import Database, Opening, Tx, is_outage
 from shared.errors import NotFoundError, NotYetError, UnavailableError
 from shared.ids import new_id
 from shared.messages.base import LIVE, Message, class_of, decode
@@ -79,6 +79,13 @@ SELECT tenant_id, consumer, message_id
   FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS new (tenant_id, consumer, message_id)
     ON CONFLICT DO NOTHING
 RETURNING tenant_id, consumer, message_id"""
+
+# Which of them this very transaction has entered.
+ENTERED = """
+SELECT tenant_id, consumer, message_id
+  FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS asked (tenant_id, consumer, message_id)
+  JOIN inbox USING (tenant_id, consumer, message_id)
+ WHERE inbox.xmin = pg_current_xact_id()::xid"""
 
 # $4: whether this process has begun it before and outlived that (an outage interrupted it); then the count starts again.
 BEGIN_ALONE = """
@@ -148,6 +155,13 @@ def _identity(delivery: Delivery) -> tuple[UUID, str, UUID]:
     """What makes two deliveries the same message for the same consumer; of those that can be read."""
     assert delivery.message is not None
     return delivery.tenant_id, delivery.taken_by.name, delivery.message.message_id
+
+
+def _claiming(group: Sequence[Delivery]) -> Opening:
+    """The opening of a transaction that enters these messages into the inbox, each once."""
+    columns = zip(*dict.fromkeys(map(_identity, group)), strict=True)
+    arguments = tuple(f"{{{','.join(map(str, column))}}}" for column in columns)
+    return Opening("claim", "uuid[], text[], uuid[]", CLAIM, arguments)
 
 
 class Desk:
@@ -603,7 +617,8 @@ class Consumer:
         """
         assert self._database is not None
         faults: list[AtFaultError] = []
-        async with self._database.worker_tx(*dict.fromkeys(map(_tenant, group))) as tx:
+        opening = None if careful else _claiming(group)
+        async with self._database.worker_tx(*dict.fromkeys(map(_tenant, group)), opening=opening) as tx:
             new = {} if careful else await self._claim(tx, group)
             fail_points.reach("consumer.claimed")
             if new:
@@ -635,9 +650,13 @@ class Consumer:
         return faults
 
     async def _claim(self, tx: Tx, group: Sequence[Delivery]) -> dict[tuple[UUID, str, UUID], Delivery]:
-        """Enter messages into the inbox and return those that were not there, each once."""
+        """Enter messages into the inbox, unless the transaction began with that, and return those that were not there, each once."""
         once = {_identity(each): each for each in reversed(group)}
-        rows = await tx.fetch(CLAIM, *map(list, zip(*once, strict=True)))
+        if tx.opened == 0:
+            return {}
+        if tx.opened == len(once):
+            return dict(reversed(once.items()))
+        rows = await tx.fetch(CLAIM if tx.opened is None else ENTERED, *map(list, zip(*once, strict=True)))
         entered = {(row["tenant_id"], row["consumer"], row["message_id"]) for row in rows}
         return {key: each for key, each in reversed(once.items()) if key in entered}
 
