@@ -177,6 +177,7 @@ class Desk:
         self.known_suspects: set[str] = set()  # keys of messages that have failed in this process
         self.interrupted: set[str] = set()  # keys of messages that an outage of ours interrupted
         self.arrived = asyncio.Event()
+        self.set_apart = asyncio.Event()  # something is there that is handled by itself
         self.at_work = 0
         self.is_stopping = False
         self.rest = asyncio.Event()
@@ -303,9 +304,9 @@ class Consumer:
             if not self._is_at_desk:
                 return
             for _ in range(WORKERS):
-                group.create_task(self._work_off(self._next_group, GROUP_SECONDS))
-            group.create_task(self._work_off(self._next_suspect, SINGLE_SECONDS))
-            group.create_task(self._work_off(self._next_accused, SINGLE_SECONDS))
+                group.create_task(self._work_off(self._next_group, GROUP_SECONDS, self._desk.arrived))
+            for take in (self._next_suspect, self._next_accused):
+                group.create_task(self._work_off(take, SINGLE_SECONDS, self._desk.set_apart))
 
     async def stop(self) -> None:
         """Begin nothing more, wait for the transactions in hand, and give the rest back: another replica gets it without delay."""
@@ -420,7 +421,7 @@ class Consumer:
             # One that comes again has waited.
             self._desk.put(delivery, self.linger(delivery.tenant_id) if delivery.times == 1 else 0.0)
             return
-        self._desk.arrived.set()
+        self._desk.set_apart.set()
 
     def _read(self, raw: Msg) -> Delivery:
         times, place, pending = told_by(raw.reply)
@@ -461,13 +462,13 @@ class Consumer:
 
     # -- applying ------------------------------------------------------------------------------------------------------------
 
-    async def _work_off(self, take: Callable[[], list[Delivery]], seconds: float) -> None:
-        """One worker: takes what is next, applies it, settles it."""
+    async def _work_off(self, take: Callable[[], list[Delivery]], seconds: float, arrived: asyncio.Event) -> None:
+        """One worker: takes what is next, applies it, settles it. It looks when it is told that something has arrived."""
         while True:
             group = [] if self._desk.is_stopping else take()
             if not group:
-                self._desk.arrived.clear()  # nothing happens between the look and this, so no arrival goes unnoticed
-                await self._desk.arrived.wait()
+                arrived.clear()  # nothing happens between the look and this, so no arrival goes unnoticed
+                await arrived.wait()
                 continue
             self._desk.at_work += 1
             try:
@@ -482,8 +483,12 @@ class Consumer:
                 if not group[0].suspect:
                     self._desk.busy.difference_update(each.tenant_id for each in group)
                 for consumer in {each.taken_by for each in group}:
-                    consumer._turn.set()
-                self._desk.arrived.set()
+                    if consumer._asked <= 0:  # there may be room again
+                        consumer._turn.set()
+                if self._desk.waiting:
+                    self._desk.arrived.set()
+                if self._desk.suspects or self._desk.accused:
+                    self._desk.set_apart.set()
                 if not self._desk.at_work:
                     self._desk.rest.set()
 
