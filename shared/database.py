@@ -275,6 +275,23 @@ class Database:
             fail_points.reach("api.begun")
             yield tx
 
+    async def api_call(self, query: str, *args: Any) -> list[Record]:
+        """Call a function of the database that is a transaction of its own, and that names the tenants of it itself: one round trip.
+
+        What comes back is committed. UnavailableError when no connection is free in time.
+        """
+        leases, connection = await self._lease(self._api)
+        fail_points.reach("api.begun")
+        try:
+            rows: list[Record] = await connection.fetch(query, *args)
+        except BaseException:
+            await leases.give_back(connection, self.settings.command_seconds)
+            raise
+        if not leases.keep(connection):
+            await leases.give_back(connection, self.settings.command_seconds)
+        fail_points.reach("api.committed")
+        return rows
+
     @contextlib.asynccontextmanager
     async def worker_tx(self, tenant_id: UUID, *others: UUID, opening: Opening | None = None) -> AsyncIterator[Tx]:
         """A transaction of consumers and loops. For work across tenants pass LIVE (UUID 0) and use only tables that allow it.
@@ -298,16 +315,9 @@ class Database:
         lock_seconds: float | None = None,
         opening: Opening | None = None,
     ) -> AsyncIterator[Tx]:
-        if leases is None:
-            raise UnavailableError("The database is not open.", retry_after_seconds=1)
         if not all(isinstance(each, UUID) for each in (tenant_id, *others)):
             raise TypeError("a transaction needs a tenant")
-        try:
-            connection = await leases.take(self.settings.acquire_seconds)
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            raise UnavailableError("The database has no free connection.", retry_after_seconds=1) from error
+        leases, connection = await self._lease(leases)
         tx = Tx(self, connection, tenant_id, others)
         try:
             # One round trip. The values are UUIDs' own text: hexadecimal digits and hyphens.
@@ -335,6 +345,16 @@ class Database:
             await leases.give_back(connection, self.settings.command_seconds)
         fail_points.reach(f"{role}.committed")
         tx._committed()
+
+    async def _lease(self, leases: _Leases | None) -> tuple[_Leases, Any]:
+        if leases is None:
+            raise UnavailableError("The database is not open.", retry_after_seconds=1)
+        try:
+            return leases, await leases.take(self.settings.acquire_seconds)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            raise UnavailableError("The database has no free connection.", retry_after_seconds=1) from error
 
     async def _roll_back(self, connection: Any) -> None:
         """End the transaction, whatever happens: a connection that cannot say ROLLBACK is thrown away."""

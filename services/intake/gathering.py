@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +25,7 @@ import structlog
 from msgspec import Struct
 
 from services.intake.envelope import TenantKeys
-from services.intake.storing import IdentityRaceError, Lot, Offer, Outcome, Stored, store
+from services.intake.storing import IdentityRaceError, Lot, Offer, Outcome, Stored, is_plain, store, store_plainly
 from services.intake.vault import Vault
 from shared import fail_points
 from shared.database import OUTAGES, Database
@@ -38,6 +39,7 @@ _LANES: Final = 2  # transactions of several tenants at a time
 _DIVIDED: Final = 12  # as soon as so many are there, they go in two halves
 _LOCK_SECONDS: Final = 0.5  # how long a transaction that keeps others waiting waits for one tenant's lock
 _APART_SECONDS = 5.0  # how long a tenant that made trouble stays by itself
+_LOOKING: Final = 16  # transactions that look before they store, after one that has left most to them
 _RACES: Final = 3  # how often two complaints may find the same new telephone number at once before we give up
 
 
@@ -196,6 +198,9 @@ class Storing:
         self._own: dict[UUID, Line] = {}
         self._dispatching: dict[Line, asyncio.Task[None]] = {}
         self._storing: set[asyncio.Task[None]] = set()
+        self._looking = 0  # how many of the next transactions look before they store
+        self._server_time: datetime | None = None  # as it was told
+        self._told_at = 0.0  # by the event loop's clock
 
     async def store(self, tenant_id: UUID, offer: Offer) -> Stored:
         """Return the answer once the complaint is committed; raises what it is refused for.
@@ -324,22 +329,50 @@ class Storing:
             settle(entry, UnavailableError("The database does not answer in time.", retry_after_seconds=2))
 
     async def _transact(self, entries: Sequence[Waiting], lock_seconds: float | None) -> None:
-        """Store all of them, or raise and leave nothing."""
-        by_tenant: dict[UUID, list[Waiting]] = {}
-        for entry in entries:
-            by_tenant.setdefault(entry.tenant.tenant_id, []).append(entry)
-        lots = [
-            Lot(tenant=each[-1].tenant, keys=each[-1].keys, offers=[entry.offer for entry in each])
-            for each in by_tenant.values()
-        ]
-        outcomes = await self._outcomes(lots, lock_seconds)
+        """Store all of them and answer; or raise, and leave nothing of those who are not answered."""
+        if lock_seconds is not None:
+            entries = await self._store_plainly(entries, lock_seconds)
+        if entries:
+            by_tenant = _by_tenant(entries)
+            outcomes = await self._outcomes(_lots(by_tenant), lock_seconds)
+            fail_points.reach("intake.kept")
+            self._answer(by_tenant, outcomes)
+
+    async def _store_plainly(self, entries: Sequence[Waiting], lock_seconds: float) -> Sequence[Waiting]:
+        """Store, in one call, and answer those who need no look before; return the others."""
+        loop = asyncio.get_running_loop()
+        if self._looking or self._server_time is None or fail_points.is_armed("intake.stored", "api.commit"):
+            self._looking = max(0, self._looking - 1)
+            return entries
+        by_tenant = _by_tenant([entry for entry in entries if is_plain(entry.tenant, entry.offer)])
+        if not by_tenant:
+            return entries
+        about_now = self._server_time + timedelta(seconds=loop.time() - self._told_at)
+        try:
+            outcomes = await store_plainly(self._database, _lots(by_tenant), about_now, lock_seconds)
+        except asyncpg.DeadlockDetectedError:
+            return entries
         fail_points.reach("intake.kept")
+        self._answer(by_tenant, outcomes)
+        left = [entry for entry in entries if not entry.done.done()]
+        if 2 * len(left) > len(entries):
+            self._looking = _LOOKING
+        return left
+
+    def _answer(
+        self, by_tenant: Mapping[UUID, Sequence[Waiting]], outcomes: Sequence[Sequence[Outcome | None]]
+    ) -> None:
         for (tenant_id, waiting), came in zip(by_tenant.items(), outcomes, strict=True):
-            for outcome in came:
-                if isinstance(outcome, Stored) and not outcome.repeated:  # else it would have been told to come again
-                    self._reference.note_version(tenant_id, outcome.policy_version)
-                    break
+            is_noted = False
             for entry, outcome in zip(waiting, came, strict=True):
+                if outcome is None:
+                    continue
+                if not is_noted and isinstance(outcome, Stored) and not outcome.repeated:
+                    is_noted = True  # were it not the newest, they would have been told to come again
+                    self._reference.note_version(tenant_id, outcome.policy_version)
+                    if is_plain(entry.tenant, entry.offer):
+                        self._server_time = outcome.received_at
+                        self._told_at = asyncio.get_running_loop().time()
                 settle(entry, outcome)
 
     async def _outcomes(self, lots: Sequence[Lot], lock_seconds: float | None) -> list[list[Outcome]]:
@@ -355,6 +388,20 @@ class Storing:
                 continue
             return outcomes
         raise ContendedError
+
+
+def _by_tenant(entries: Sequence[Waiting]) -> dict[UUID, list[Waiting]]:
+    by_tenant: dict[UUID, list[Waiting]] = {}
+    for entry in entries:
+        by_tenant.setdefault(entry.tenant.tenant_id, []).append(entry)
+    return by_tenant
+
+
+def _lots(by_tenant: Mapping[UUID, Sequence[Waiting]]) -> list[Lot]:
+    return [
+        Lot(tenant=each[-1].tenant, keys=each[-1].keys, offers=[entry.offer for entry in each])
+        for each in by_tenant.values()
+    ]
 
 
 def _is_outage(error: Exception) -> bool:

@@ -1,14 +1,19 @@
 """Storing complaints: each once, many in one statement, of several tenants where they come at once.
 
 Each complaint stays with its tenant all the way: its lot has the tenant's keys and looks, its rows bear the tenant's id, and
-nothing is looked up or joined without it. Who goes together is decided in gathering.py.
+nothing is looked up or joined without it. Most need nothing from the server before their rows are made, and are stored in one
+call (`store_plainly`); the others in a transaction that looks first (`store`). Who goes together is decided in gathering.py.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from typing import Final
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +26,7 @@ from services.intake.envelope import PersonKey, TenantKeys
 from services.intake.refusals import NumbersExhaustedError, PolicyMovedError, QuotaError
 from services.intake.repository import complaints as rows
 from services.intake.vault import CONTACT_COLUMN, FILE_COLUMN, FILE_NAME_COLUMN, TEXT_COLUMN
-from shared.database import Tx
+from shared.database import Database, Tx
 from shared.engine.calendar.localtime import zone_of
 from shared.engine.model import Actor
 from shared.engine.rules import CompiledPolicy
@@ -80,8 +85,41 @@ class IdentityRaceError(Exception):
     """Another transaction made the same telephone number or address known at the same time; look again."""
 
 
+_LONG_AGO: Final = datetime(1000, 1, 1, tzinfo=UTC)
+_HOLES: Final = 500 * 365 * 86_400_000_000  # microseconds
+
 Outcome = Stored | DomainError
 Point = tuple[str, bytes]  # kind and blind index of a telephone number or address
+
+
+def is_plain(tenant: Tenant, offer: Offer) -> bool:
+    """Whether a complaint may be stored without a look: it counts as received at this moment, which nobody has set."""
+    return offer.complaint.received_at is None and not offer.silent and not tenant.sandbox
+
+
+async def store_plainly(
+    database: Database, lots: Sequence[Lot], about_now: datetime, lock_seconds: float
+) -> list[list[Outcome | None]]:
+    """Store, in one round trip and a transaction of its own, those of the offers that need no look before: everybody is
+    taken for somebody new, each key for a fresh one. The server finds out for whom that is true; the outcome of the others is None.
+
+    Args:
+        lots: of offers that are plain.
+        about_now: a guess of the server's time, which is right about the day at least.
+    """
+    batch = _batch()
+    parts = []
+    for lot in lots:
+        version = lot.offers[-1].policy.version
+        look = rows.Look(now=about_now, policy_version=version, busy=set(), answered=set(), known=[], earlier=[])
+        part = Assembly(lot, look, batch, at=batch.hole_at)
+        part.assemble([_points(lot.keys, offer.complaint) for offer in lot.offers])
+        part.outcomes = [None] * len(lot.offers)
+        parts.append(part)
+    stored = await rows.store_plainly(database, batch, lock_seconds)
+    for part in parts:
+        part.settle(stored)
+    return [part.outcomes for part in parts]
 
 
 async def store(tx: Tx, lots: Sequence[Lot]) -> list[list[Outcome]]:
@@ -93,7 +131,7 @@ async def store(tx: Tx, lots: Sequence[Lot]) -> list[list[Outcome]]:
     """
     points = [[_points(lot.keys, offer.complaint) for offer in lot.offers] for lot in lots]
     looks = await rows.look(tx, [_asked(lot, of_lot) for lot, of_lot in zip(lots, points, strict=True)])
-    batch = rows.Batch(hole=uuid4().hex)
+    batch = _batch()
     parts = [Assembly(lot, look, batch) for lot, look in zip(lots, looks, strict=True)]
     for part, of_lot in zip(parts, points, strict=True):
         part.assemble(of_lot)
@@ -105,6 +143,11 @@ async def store(tx: Tx, lots: Sequence[Lot]) -> list[list[Outcome]]:
     for part in parts:
         await _fill_in_answers(tx, part.tenant_id, part.offers, part.outcomes)
     return [[outcome for outcome in part.outcomes if outcome is not None] for part in parts]
+
+
+def _batch() -> rows.Batch:
+    """An empty batch, whose holes nobody could have thought of."""
+    return rows.Batch(hole=uuid4().hex, hole_at=_LONG_AGO + timedelta(microseconds=secrets.randbelow(_HOLES)))
 
 
 def _asked(lot: Lot, points: Sequence[Sequence[Point]]) -> rows.Asked:
@@ -154,6 +197,13 @@ async def _fill_in_answers(tx: Tx, tenant_id: UUID, offers: Sequence[Offer], out
             )
 
 
+@lru_cache(maxsize=1_000)
+def _bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """When a day begins and ends there."""
+    begins, ends = (datetime.combine(each, time.min, zone).astimezone(UTC) for each in (day, day + timedelta(days=1)))
+    return begins, ends
+
+
 def _points(keys: TenantKeys, complaint: NormalisedComplaint) -> list[Point]:
     """The blind indexes by which the complainant may be known; the telephone number goes first."""
     contact = complaint.contact
@@ -164,15 +214,19 @@ def _points(keys: TenantKeys, complaint: NormalisedComplaint) -> list[Point]:
 class Assembly:
     """Makes the rows of one lot, in a batch that may hold others: who complains, which number, what is sealed, what is told."""
 
-    def __init__(self, lot: Lot, look: rows.Look, batch: rows.Batch) -> None:
+    def __init__(self, lot: Lot, look: rows.Look, batch: rows.Batch, at: datetime | None = None) -> None:
+        """`at`: stands for the time, which is known when it is stored; None: it is the look's."""
         self.tenant_id = lot.tenant.tenant_id
         self.offers = lot.offers
         self.outcomes: list[Outcome | None] = [None] * len(lot.offers)
         self._lot = lot
         self._keys = lot.keys
         self._look = look
+        self._at = at or look.now
+        self._is_timed = at is None
         self._batch = batch
         self._zone = zone_of(lot.tenant.zone)
+        self._a_day = lot.tenant.limits.complaints_per_day if lot.counts_today else None
         self._known = {known.point: known for known in look.known}
         self._opened: dict[UUID, PersonKey] = {}
         self._new_points: dict[Point, UUID] = {}
@@ -200,19 +254,24 @@ class Assembly:
             return
         for (kind, blind), owner in self._new_points.items():
             self._batch.points.append(rows.PointRow(self.tenant_id, kind, blind, owner))
+        day = look.now.astimezone(self._zone).date()
+        begins, ends = (None, None) if self._is_timed else _bounds(day, self._zone)
         self._batch.tenants.append(
             rows.TenantRow(
                 tenant_id=self.tenant_id,
                 policy_version=self.offers[self._added[0][0]].policy.version,
                 generation=self._keys.generation,
-                day=f"day:{look.now.astimezone(self._zone).date().isoformat()}",
+                day=f"day:{day.isoformat()}",
                 subject=self._subject,
+                begins=begins,
+                ends=ends,
+                a_day=self._a_day,
             )
         )
 
     def settle(self, stored: Mapping[int, rows.StoredRow]) -> None:
         """Take the answers of what was stored. Raises what nothing may stay for."""
-        a_day = self._lot.tenant.limits.complaints_per_day if self._lot.counts_today else None
+        a_day = self._a_day
         for place, in_batch, form in self._added:
             row = stored.get(in_batch)
             if row is None:
@@ -225,7 +284,7 @@ class Assembly:
             self.outcomes[place] = Stored(
                 complaint_id=complaint.complaint_id,
                 number=row.number,
-                received_at=complaint.received_at,
+                received_at=row.received_at,
                 policy_version=self.offers[place].policy.version,
                 duplicate_of=complaint.duplicate_of,
                 repeated=False,
@@ -234,7 +293,7 @@ class Assembly:
     def _add(self, place: int, offer: Offer, points: Sequence[Point]) -> None:
         complaint, policy = offer.complaint, offer.policy.document
         complainant_id, person = self._complainant(points)
-        at = complaint.received_at if offer.silent and complaint.received_at is not None else self._look.now
+        at = complaint.received_at if offer.silent and complaint.received_at is not None else self._at
         words = words_of(complaint)
         repeats = self._repeats(policy, words, at, complainant_id)
         self._earlier.setdefault(complainant_id, []).append(
@@ -272,7 +331,8 @@ class Assembly:
         )
         if not self._subject:
             self._subject = subject_of(message)
-        form = number_form(policy.intake.numbering, at.astimezone(self._zone).date())
+        on = at if self._is_timed else self._look.now
+        form = number_form(policy.intake.numbering, on.astimezone(self._zone).date())
         contact = msgspec.json.encode(complaint.contact)
         self._added.append((place, len(self._batch.complaints), form))
         self._batch.complaints.append(
@@ -284,7 +344,7 @@ class Assembly:
                 source=offer.source,
                 source_id=offer.source_id,
                 complainant_id=complainant_id,
-                received_at=at,
+                received_at=at if self._is_timed else None,
                 duplicate_of=repeats,
                 words=msgspec.json.encode(words).decode(),
                 sealed_contact=person.seal(CONTACT_COLUMN, offer.complaint_id, contact) if contact != b"{}" else None,
@@ -292,6 +352,7 @@ class Assembly:
                 before=form.before,
                 after=form.after,
                 width=form.width,
+                last=form.last,
                 message_id=message.message_id,
                 body=encode(message).decode(),
             )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
+import asyncpg
+import msgspec
 from msgspec import Struct
 
 from services.intake.domain.duplicates import Earlier
-from shared.database import Tx
+from shared import handover
+from shared.database import Database, Record, Tx
 
 # One look before a batch is stored: the time, the current policy, which keys another transaction is working on, which
 # were answered before, whose the telephone numbers and addresses are, and what those people complained of lately. The
@@ -62,90 +66,19 @@ SELECT r.key, r.request_sha256, c.complaint_id, c.number, c.received_at, c.dupli
   JOIN complaint c ON c.tenant_id = $1 AND c.complaint_id = r.complaint_id
  WHERE r.tenant_id = $1 AND r.key = ANY ($2::text[])"""
 
-# Everything that a batch stores, in one statement. Only what `taken` lets through goes further: a key that was answered
-# between the look and now adds nothing. The number is known only here, so it is put into the message here, as JSON
-# text. Whatever belongs to a complaint or to a person is joined with them by the tenant too.
+# Everything that a batch stores, in one statement, which the server keeps (migrations/0003_store_in_one_call.sql): in the transaction
+# that has looked, or, plainly, in one of its own, which looks at the same time.
 STORE = """
-WITH tenancy AS MATERIALIZED (
-    SELECT *
-      FROM unnest($1::text::uuid[], $2::text::int[], $3::text::int[], $4::text[], $5::text[])
-        AS t (tenant_id, policy_version, generation, day, subject)
-), offered AS (
-    SELECT *
-      FROM unnest($6::text::uuid[], $7::text::uuid[], $8::text[], $9::bytea[], $10::text[], $11::text::uuid[], $12::text::uuid[],
-                  $13::text::timestamptz[], $14::text::uuid[], $15::text[], $16::bytea[], $17::text[], $18::text[], $19::text[],
-                  $20::text::int[], $21::text::uuid[], $22::text[])
-           WITH ORDINALITY
-        AS o (tenant_id, complaint_id, key, request_sha256, source, source_id, complainant_id, received_at,
-              duplicate_of, words, sealed_contact, counter, before, after, width, message_id, body, place)
-), taken AS (
-    INSERT INTO receipt (tenant_id, key, request_sha256, complaint_id)
-    SELECT tenant_id, key, request_sha256, complaint_id FROM offered
-        ON CONFLICT (tenant_id, key) DO NOTHING
-    RETURNING tenant_id, complaint_id
-), fresh AS (
-    SELECT o.*, t.policy_version, t.generation, t.day, t.subject,
-           count(*) OVER (PARTITION BY o.tenant_id, counter) AS together,
-           row_number() OVER (PARTITION BY o.tenant_id, counter ORDER BY place) AS turn
-      FROM offered o
-      JOIN taken USING (tenant_id, complaint_id)
-      JOIN tenancy t USING (tenant_id)
-), counted AS (
-    INSERT INTO counter AS c (tenant_id, name, count)
-    SELECT tenant_id, name, added
-      FROM (SELECT tenant_id, counter AS name, count(*) AS added FROM fresh GROUP BY tenant_id, counter
-             UNION ALL
-            SELECT tenant_id, day, count(*) FROM fresh GROUP BY tenant_id, day) AS each
-     ORDER BY tenant_id, name
-        ON CONFLICT (tenant_id, name) DO UPDATE SET count = c.count + excluded.count
-    RETURNING tenant_id, name, count
-), counts AS (
-    SELECT f.*, (c.count - f.together + f.turn) AS n, d.count AS today
-      FROM fresh f
-      JOIN counted c ON c.tenant_id = f.tenant_id AND c.name = f.counter
-      JOIN counted d ON d.tenant_id = f.tenant_id AND d.name = f.day
-), numbered AS (
-    SELECT *, before || lpad(n::text, greatest(width, length(n::text)), '0') || after AS number FROM counts
-), person AS (
-    INSERT INTO data_key (tenant_id, owner_id, generation, wrapped_key)
-    SELECT k.tenant_id, k.owner_id, t.generation, k.wrapped_key
-      FROM unnest($23::text::uuid[], $24::text::uuid[], $25::bytea[]) AS k (tenant_id, owner_id, wrapped_key)
-      JOIN tenancy t USING (tenant_id)
-     WHERE (k.tenant_id, k.owner_id) IN (SELECT tenant_id, complainant_id FROM fresh)
-), point AS (
-    INSERT INTO contact_point (tenant_id, kind, blind, complainant_id)
-    SELECT p.tenant_id, p.kind, p.blind, p.complainant_id
-      FROM unnest($26::text::uuid[], $27::text[], $28::bytea[], $29::text::uuid[]) AS p (tenant_id, kind, blind, complainant_id)
-     WHERE (p.tenant_id, p.complainant_id) IN (SELECT tenant_id, complainant_id FROM fresh)
-     ORDER BY p.tenant_id, p.kind, p.blind
-        ON CONFLICT DO NOTHING
-    RETURNING complainant_id
-), stored AS (
-    INSERT INTO complaint (tenant_id, complaint_id, number, source, source_id, complainant_id, policy_version,
-                           received_at, duplicate_of, words, sealed_contact)
-    SELECT tenant_id, complaint_id, number, source, source_id, complainant_id, policy_version, received_at, duplicate_of,
-           words::jsonb, sealed_contact
-      FROM numbered
-), words AS (
-    INSERT INTO free_text (tenant_id, text_id, owner_id, case_id, kind, sealed, created_by)
-    SELECT f.tenant_id, t.text_id, f.complainant_id, f.complaint_id, t.kind, t.sealed, t.created_by
-      FROM unnest($30::text::uuid[], $31::text::uuid[], $32::text::uuid[], $33::text[], $34::bytea[], $35::text[])
-           AS t (tenant_id, text_id, case_id, kind, sealed, created_by)
-      JOIN fresh f ON f.tenant_id = t.tenant_id AND f.complaint_id = t.case_id
-), file AS (
-    INSERT INTO attachment (tenant_id, attachment_id, complaint_id, owner_id, media_type, bytes, sealed_name, sealed)
-    SELECT f.tenant_id, a.attachment_id, f.complaint_id, f.complainant_id, a.media_type, a.bytes, a.sealed_name, a.sealed
-      FROM unnest($36::text::uuid[], $37::text::uuid[], $38::text::uuid[], $39::text[], $40::text::int[], $41::bytea[], $42::bytea[])
-           AS a (tenant_id, attachment_id, complaint_id, media_type, bytes, sealed_name, sealed)
-      JOIN fresh f ON f.tenant_id = a.tenant_id AND f.complaint_id = a.complaint_id
-), told AS (
-    INSERT INTO outbox (tenant_id, message_id, subject, body)
-    SELECT tenant_id, message_id, subject, convert_to(replace(body, $43, to_json(number)::text), 'UTF8')
-      FROM numbered
-     ORDER BY place
-)
-SELECT place, number, n, today, (SELECT count(*) FROM point) AS points
-  FROM numbered"""
+SELECT place, number, count, today, points, received_at, outbox_id
+  FROM store_complaints(
+       $1, $2, $3, $4,
+       $5::text::uuid[], $6::text::int[], $7::text::int[], $8, $9, $10::text::timestamptz[], $11::text::timestamptz[], $12::text::bigint[],
+       $13::text::uuid[], $14::text::uuid[], $15, $16, $17, $18::text::uuid[], $19::text::uuid[], $20::text::timestamptz[],
+       $21::text::uuid[], $22, $23, $24, $25, $26, $27::text::int[], $28::text::bigint[], $29::text::uuid[], $30,
+       $31::text::uuid[], $32::text::uuid[], $33,
+       $34::text::uuid[], $35, $36, $37::text::uuid[],
+       $38::text::uuid[], $39::text::uuid[], $40::text::uuid[], $41, $42, $43,
+       $44::text::uuid[], $45::text::uuid[], $46::text::uuid[], $47, $48::text::int[], $49, $50)"""
 
 FIND = """
 SELECT complaint_id, number, source, complainant_id, policy_version, received_at, stored_at, duplicate_of, sealed_contact
@@ -216,6 +149,9 @@ class TenantRow(Struct, frozen=True, kw_only=True):
     generation: int  # of the tenant's keys
     day: str  # name of the counter of the plan
     subject: str
+    begins: datetime | None = None  # of that day; stored plainly only as long as it lasts, and within the plan
+    ends: datetime | None = None
+    a_day: int | None = None
 
 
 class ComplaintRow(Struct, frozen=True, kw_only=True):
@@ -226,7 +162,7 @@ class ComplaintRow(Struct, frozen=True, kw_only=True):
     source: str
     source_id: UUID | None
     complainant_id: UUID
-    received_at: datetime
+    received_at: datetime | None  # None: when it is stored
     duplicate_of: UUID | None
     words: str  # JSON
     sealed_contact: bytes | None
@@ -234,6 +170,7 @@ class ComplaintRow(Struct, frozen=True, kw_only=True):
     before: str
     after: str
     width: int
+    last: int | None  # the highest count that fits
     message_id: UUID
     body: str
 
@@ -275,7 +212,8 @@ class PointRow(Struct, frozen=True):
 class Batch(Struct, kw_only=True):
     """Everything that belongs to the complaints of a batch."""
 
-    hole: str  # stands in the bodies where the number belongs, as JSON text
+    hole: str  # stands in the bodies where the number belongs
+    hole_at: datetime  # stands in the bodies where the time belongs, of what is stored plainly
     tenants: list[TenantRow] = []
     complaints: list[ComplaintRow] = []
     people: list[PersonRow] = []
@@ -289,6 +227,8 @@ class StoredRow(Struct, frozen=True):
     count: int
     today: int
     points: int  # new ones, of the whole batch
+    received_at: datetime
+    outbox_id: int
 
 
 class FoundComplaint(Struct, frozen=True):
@@ -353,15 +293,42 @@ async def store(tx: Tx, batch: Batch) -> dict[int, StoredRow]:
     """Store a batch and return what was stored, by the complaint's place in it; those whose key has been answered are not
     among them.
     """
+    rows = await tx.fetch(STORE, *_arguments(batch, is_plain=False))
+    stored = _stored(rows)
+    tx.after_commit(partial(_hand_over, tx.database, batch, stored))
+    return stored
+
+
+async def store_plainly(database: Database, batch: Batch, lock_seconds: float) -> dict[int, StoredRow]:
+    """Store what is plain of a batch, in a transaction of its own, and return it when it is committed: nothing, where one of
+    them would have spoilt the others.
+    """
+    try:
+        rows = await database.api_call(STORE, *_arguments(batch, is_plain=True, lock_seconds=lock_seconds))
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == "RC001":  # what `not_plain` raises
+            return {}
+        raise
+    stored = _stored(rows)
+    _hand_over(database, batch, stored)
+    return stored
+
+
+def _arguments(batch: Batch, *, is_plain: bool, lock_seconds: float = 0.0) -> list[object]:
     tenants, complaints, people, points = batch.tenants, batch.complaints, batch.people, batch.points
     texts, files = batch.texts, batch.attachments
-    rows = await tx.fetch(
-        STORE,
+    return [
+        is_plain,
+        str(int(lock_seconds * 1000)),
+        *_holes(batch),
         _ids([row.tenant_id for row in tenants]),
         _array([str(row.policy_version) for row in tenants]),
         _array([str(row.generation) for row in tenants]),
         [row.day for row in tenants],
         [row.subject for row in tenants],
+        _instants([row.begins for row in tenants]),
+        _instants([row.ends for row in tenants]),
+        _numbers([row.a_day for row in tenants]),
         _ids([row.tenant_id for row in complaints]),
         _ids([row.complaint_id for row in complaints]),
         [row.key for row in complaints],
@@ -369,7 +336,7 @@ async def store(tx: Tx, batch: Batch) -> dict[int, StoredRow]:
         [row.source for row in complaints],
         _ids([row.source_id for row in complaints]),
         _ids([row.complainant_id for row in complaints]),
-        _array([row.received_at.isoformat() for row in complaints]),
+        _instants([row.received_at for row in complaints]),
         _ids([row.duplicate_of for row in complaints]),
         [row.words for row in complaints],
         [row.sealed_contact for row in complaints],
@@ -377,6 +344,7 @@ async def store(tx: Tx, batch: Batch) -> dict[int, StoredRow]:
         [row.before for row in complaints],
         [row.after for row in complaints],
         _array([str(row.width) for row in complaints]),
+        _numbers([row.last for row in complaints]),
         _ids([row.message_id for row in complaints]),
         [row.body for row in complaints],
         _ids([row.tenant_id for row in people]),
@@ -399,10 +367,31 @@ async def store(tx: Tx, batch: Batch) -> dict[int, StoredRow]:
         _array([str(row.size) for row in files]),
         [row.sealed_name for row in files],
         [row.sealed for row in files],
-        f'"{batch.hole}"',
-    )
-    tx.after_commit(tx.database.outbox_added.set)
-    return {place - 1: StoredRow(number, count, today, new) for place, number, count, today, new in rows}
+    ]
+
+
+def _holes(batch: Batch) -> tuple[str, str]:
+    """What stands in the bodies for the number and for the time, as JSON text."""
+    return f'"{batch.hole}"', msgspec.json.encode(batch.hole_at).decode()
+
+
+def _stored(rows: Sequence[Record]) -> dict[int, StoredRow]:
+    return {place - 1: StoredRow(*values) for place, *values in rows}  # places in SQL begin with 1
+
+
+def _hand_over(database: Database, batch: Batch, stored: Mapping[int, StoredRow]) -> None:
+    """Give the relay what was stored and is committed, so that it need not read it."""
+    number_hole, at_hole = _holes(batch)
+    subjects = {row.tenant_id: row.subject for row in batch.tenants}
+    given = []
+    for place, row in stored.items():
+        complaint = batch.complaints[place]
+        body = complaint.body.replace(number_hole, msgspec.json.encode(row.number).decode())
+        body = body.replace(at_hole, f'"{row.received_at:%Y-%m-%dT%H:%M:%S.%f}Z"')
+        tenant_id = complaint.tenant_id
+        given.append(handover.Row(tenant_id, row.outbox_id, complaint.message_id, subjects[tenant_id], body.encode()))
+    if given:
+        database.outbox_added.give(given)
 
 
 def _array(values: Iterable[str]) -> str:
@@ -410,6 +399,14 @@ def _array(values: Iterable[str]) -> str:
     at each value of a list that is neither text nor bytes.
     """
     return f"{{{','.join(values)}}}"
+
+
+def _instants(instants: Iterable[datetime | None]) -> str:
+    return _array(["NULL" if each is None else each.isoformat() for each in instants])
+
+
+def _numbers(numbers: Iterable[int | None]) -> str:
+    return _array(["NULL" if each is None else str(each) for each in numbers])
 
 
 def _ids(ids: Iterable[UUID | None]) -> str:

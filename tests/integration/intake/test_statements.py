@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
 
 import asyncpg
@@ -18,6 +19,23 @@ def statements() -> Iterator[tuple[str, str]]:
         for name, value in vars(importlib.import_module(module.name)).items():
             if name.isupper() and isinstance(value, str):
                 yield f"{module.name.rpartition('.')[2]}.{name}", value
+
+
+KEPT = """
+SELECT regexp_replace(prosrc, '^.*RETURN QUERY(.*);[[:space:]]*END $', E'\\\\1') AS statement, proargtypes::regtype[]::text[] AS types
+  FROM pg_proc
+ WHERE oid = 'intake.store_complaints'::regproc"""
+"""The one statement that the server keeps, with the types of what it is given."""
+
+
+async def kept_statement(connection: asyncpg.Connection) -> str:
+    row = await connection.fetchrow(KEPT)
+    assert row is not None
+    typed: str = row["statement"]
+    types: list[str] = row["types"]
+    for number in range(len(types), 0, -1):
+        typed = re.sub(rf"\${number}\b(?!::)", f"${number}::{types[number - 1]}", typed)
+    return typed.replace("WITH ", "WITH unused AS (SELECT $2::text), ", 1)
 
 
 async def test_every_statement_fits_the_schema(infra: Infra, database: Database) -> None:
@@ -41,6 +59,7 @@ async def test_every_statement_fits_the_schema(infra: Infra, database: Database)
 async def test_every_statement_names_its_tenant() -> None:
     across = {  # what is asked before a tenant is known, or by loops for all of them
         "complaints.PRUNE_RECEIPTS",
+        "complaints.STORE",  # which the server keeps, and which names it throughout
         "imports.TENANTS_WITH_WORK",
         "sources.BY_ADDRESS",
         "sources.ADD_ADDRESS",
@@ -65,8 +84,10 @@ async def test_rows_are_found_by_their_keys_also_where_nobody_has_counted_them(
         )
         try:
             await connection.execute("SELECT set_config('app.tenant_id', gen_random_uuid()::text, false)")
-            for name in ("LOOK", "STORE", "ANSWERED"):
-                wide = await read_widely(connection, found[f"complaints.{name}"])
+            asked = {name: found[f"complaints.{name}"] for name in ("LOOK", "ANSWERED")}
+            asked["store_complaints"] = await kept_statement(connection)
+            for name, statement in asked.items():
+                wide = await read_widely(connection, statement)
                 assert wide <= {"test_clock"}, f"{name} as {role}"  # of which each tenant has one row
         finally:
             await connection.close()

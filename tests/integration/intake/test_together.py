@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
 import pytest
 
+from services.intake import gathering
 from services.intake.domain.complaint import Complainant, Draft, NormalisedComplaint
 from services.intake.domain.normalising import normalise
 from services.intake.parts import parts_of
-from services.intake.storing import Lot, Offer, Outcome, Stored, store
+from services.intake.repository import complaints as rows
+from services.intake.storing import Lot, Offer, Outcome, Stored, store, store_plainly
+from shared import handover
+from shared.database import Tx
 from shared.engine.model import SYSTEM
 from shared.idempotency import KeyReusedError
 from shared.ids import new_id
+from shared.messages.intake import ComplaintReceived
 from tests.infra import Database, Infra
 from tests.integration.intake.world import Tenant, World
 from tests.waiting import until
@@ -27,7 +33,7 @@ TOGETHER = {
 }  # fmt: skip
 
 
-async def _lot(world: World, tenant: Tenant, *said: tuple[str, str]) -> Lot:
+async def _lot(world: World, tenant: Tenant, *said: tuple[str, str], phone: str = "13812341111") -> Lot:
     """Complaints of a tenant by one and the same telephone number: each a key and a text."""
     runtime = world.service.runtime
     policy = await runtime.reference.current_policy(tenant.tenant_id)
@@ -35,7 +41,7 @@ async def _lot(world: World, tenant: Tenant, *said: tuple[str, str]) -> Lot:
         keys = await parts_of(runtime).vault.keys(tx)
     offers = []
     for key, text in said:
-        draft = Draft(channel="phone", category="charges", text=text, complainant=Complainant(phone="13812341111"))
+        draft = Draft(channel="phone", category="charges", text=text, complainant=Complainant(phone=phone))
         complaint = normalise(draft, policy.document, datetime.now(UTC))
         assert isinstance(complaint, NormalisedComplaint)
         offers.append(
@@ -55,6 +61,109 @@ async def _lot(world: World, tenant: Tenant, *said: tuple[str, str]) -> Lot:
 async def _stored(world: World, *lots: Lot) -> list[list[Outcome]]:
     async with world.service.runtime.db.api_tx(*(lot.tenant.tenant_id for lot in lots)) as tx:
         return await store(tx, lots)
+
+
+async def _plainly(world: World, *lots: Lot, about_now: datetime | None = None) -> list[list[Outcome | None]]:
+    return await store_plainly(world.service.runtime.db, lots, about_now or datetime.now(UTC), 0.5)
+
+
+async def test_what_needs_no_look_is_stored_in_one_call_and_the_others_are_left_out(
+    world: World, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[handover.Row] = []
+    monkeypatch.setattr(world.service.runtime.db.outbox_added, "give", given.extend)
+    a, b, c = [await world.tenant() for _ in range(3)]
+    await _stored(
+        world, await _lot(world, a, ("k-1", "one")), await _lot(world, b, ("k-1", "one"), phone="13812342222")
+    )
+    found = await _plainly(
+        world,
+        await _lot(world, a, ("k-2", "known here")),
+        await _lot(world, b, ("k-1", "one"), ("k-2", "new here")),  # an answered key, and a new one of the same person
+        await _lot(world, c, ("k-1", "one"), ("k-2", "two")),
+    )
+    assert found[:2] == [[None], [None, None]]
+    first, second = found[2]
+    assert isinstance(first, Stored)
+    assert isinstance(second, Stored)
+    assert [each.number[-4:] for each in (first, second)] == ["0001", "0002"]
+    assert second.duplicate_of == first.complaint_id
+    await _is_whole(world, root, c.tenant_id, ["one", "two"])
+    for tenant in (a, b):
+        for table in ("complaint", "receipt", "data_key", "contact_point", "free_text"):
+            assert await root.fetchval(f"SELECT count(*) FROM {table} WHERE tenant_id = $1", tenant.tenant_id) == 1
+    for row in given:  # as it stands in the table
+        told = await root.fetchrow("SELECT * FROM outbox WHERE tenant_id = $1 AND id = $2", row.tenant_id, row.id)
+        assert told is not None
+        assert (told["message_id"], told["subject"], told["body"]) == (row.message_id, row.subject, row.body)
+    assert [row.subject.rpartition(".complaint.")[2] for row in given].count("received") == 4
+    body = msgspec.json.decode(given[-1].body, type=ComplaintReceived)
+    assert body.case_id == second.complaint_id
+    assert body.at == body.entry.at == second.received_at
+
+
+async def test_a_plain_call_that_goes_beyond_a_plan_or_a_day_leaves_nothing(
+    world: World, root: asyncpg.Connection
+) -> None:
+    short = await world.tenant(limits={"complaints_per_day": 2})
+    other = await world.tenant()
+    three = [(f"k-{n}", str(n)) for n in range(3)]
+    assert await _plainly(world, await _lot(world, short, *three), await _lot(world, other, ("k", "x"))) == [
+        [None] * 3,
+        [None],
+    ]
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert await _plainly(world, await _lot(world, other, ("k", "x")), about_now=tomorrow) == [[None]]
+    for table in ("complaint", "receipt", "counter", "data_key", "contact_point", "free_text"):
+        assert await root.fetchval(f"SELECT count(*) FROM {table}") == 0
+    [[outcome]] = await _plainly(world, await _lot(world, other, ("k", "x")))
+    assert isinstance(outcome, Stored)
+    assert outcome.number.endswith("-0001")
+
+
+async def test_a_plain_call_stores_nothing_for_a_tenant_that_it_does_not_name(
+    world: World, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = [await world.tenant() for _ in range(2)]
+    arguments = rows._arguments
+
+    def forged(batch: rows.Batch, **how: Any) -> list[object]:
+        batch.texts[0] = msgspec.structs.replace(batch.texts[0], tenant_id=b.tenant_id)
+        batch.points[0] = msgspec.structs.replace(batch.points[0], tenant_id=b.tenant_id)
+        batch.people.append(rows.PersonRow(b.tenant_id, batch.people[0].owner_id, b"key"))
+        return arguments(batch, **how)
+
+    monkeypatch.setattr(rows, "_arguments", forged)
+    [[outcome]] = await _plainly(world, await _lot(world, a, ("k", "x")))
+    assert isinstance(outcome, Stored)
+    for table in ("data_key", "contact_point", "free_text"):
+        assert await root.fetchval(f"SELECT count(*) FROM {table} WHERE tenant_id = $1", b.tenant_id) == 0
+
+
+async def test_only_who_is_known_is_looked_for_beforehand(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tenant = await world.tenant()
+    looked: list[str] = []
+
+    async def looking(tx: Tx, lots: list[Lot]) -> list[list[Outcome]]:
+        looked.extend(offer.key for lot in lots for offer in lot.offers)
+        return await store(tx, lots)
+
+    monkeypatch.setattr(gathering, "store", looking)
+    storing = parts_of(world.service.runtime).storing
+    storing._looking = 0
+    keys = iter(range(100))
+
+    async def complain(phone: str) -> bool:
+        key = f"k-{next(keys)}"
+        answer = await tenant.admin.complain(key=key, complainant={"phone": phone})
+        assert answer.status_code == 201
+        storing._looking = 0
+        return f"api:{key}" in looked
+
+    await complain("13812340001")  # tells the time, if it is the first of all
+    assert not await complain("13812340002")
+    assert await complain("13812340001")
+    assert not await complain("13812340003")
 
 
 async def test_nothing_of_one_tenant_meets_anothers(world: World, root: asyncpg.Connection) -> None:
