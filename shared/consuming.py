@@ -48,8 +48,10 @@ from shared.messages.base import LIVE, Message, class_of, decode
 from shared.messaging import Messaging, stream_of
 from shared.solitude import room
 from shared.telemetry import Metrics, continued_trace, describe, error_text
+from shared.tracing import is_exported
 
 Handler = Callable[[Any, Tx], Awaitable[None]]
+Collect = Callable[[Any, Tx], None]
 Together = Callable[[Sequence[Any], Tx], Awaitable[None]]
 AtLast = Callable[[Tx], Awaitable[None]]
 
@@ -118,6 +120,19 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
 
 class Malformed(Exception):  # noqa: N818 - a verdict on a message, not a failure of ours
     """The message cannot be read: unknown subject, no JSON, wrong shape, another tenant's subject."""
+
+
+class Collecting:
+    """A handler that waits for nothing: it leaves each message to the end of the transaction, where all are stored.
+
+    It is called as it is, without a deadline and a log's context for each message, which take longer than it does.
+    """
+
+    def __init__(self, collect: Collect) -> None:
+        self.collect = collect
+
+    async def __call__(self, message: Any, tx: Tx) -> None:
+        self.collect(message, tx)
 
 
 class AtFaultError(Exception):
@@ -626,6 +641,7 @@ class Consumer:
         async with self._database.worker_tx(*dict.fromkeys(map(_tenant, group)), opening=opening) as tx:
             new = {} if careful else await self._claim(tx, group)
             fail_points.reach("consumer.claimed")
+            fresh = set(new.values())
             if new:
                 await self._prepare(list(new.values()), tx, seconds)
             for delivery in group:
@@ -637,7 +653,7 @@ class Consumer:
                                 await self._prepare([delivery], tx, SINGLE_SECONDS)
                                 await self._handle(delivery, own, SINGLE_SECONDS)
                                 await self._finish(delivery, tx)
-                    elif new.get(_identity(delivery)) is delivery:
+                    elif delivery in fresh:
                         await self._handle(delivery, own, seconds)
                 except AtFaultError as error:
                     if not careful:
@@ -692,6 +708,13 @@ class Consumer:
         """Run the handler within its deadline. Raises AtFaultError, or what shows an outage as it is."""
         message = delivery.message
         assert message is not None
+        handler = delivery.taken_by.handlers[type(message)]
+        if isinstance(handler, Collecting) and not is_exported(self.service):
+            try:
+                handler.collect(message, tx)
+            except Exception as error:
+                raise AtFaultError(delivery, error) from error
+            return
         with (
             continued_trace(
                 message.traceparent, f"{self.name} {type(message).__name__}", service=self.service, kind="consumer"
@@ -702,7 +725,7 @@ class Consumer:
         ):
             try:
                 async with asyncio.timeout(seconds):
-                    await delivery.taken_by.handlers[type(message)](message, tx)
+                    await handler(message, tx)
             except Exception as error:
                 if _is_outage(error):
                     raise

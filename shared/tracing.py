@@ -80,6 +80,11 @@ def start_tracing(
     return provider
 
 
+def is_exported(service: str) -> bool:
+    """Tell whether somebody is told of the service's spans."""
+    return service in _tracers
+
+
 def stop_tracing(service: str) -> None:
     _tracers.pop(service, None)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from services.reporting import repository
 from services.reporting.making import making_facts
-from shared.consuming import Consumer
+from shared.consuming import Collecting, Consumer
 from shared.database import Tx
 from shared.errors import NotYetError
 from shared.messages import (
@@ -42,8 +42,7 @@ def consumers(book: repository.Book) -> list[Consumer]:
     is followed by what sla makes of it, and nobody waits for a delivery: these linger.
     """
 
-    async def take_down(message: Any, tx: Tx) -> None:
-        book.take_down(tx, message)
+    take_down = Collecting(lambda message, tx: book.take_down(tx, message))
 
     def consumer(noun: str, stream: str, *kinds: type[Any], linger: float = book.patience / 2) -> Consumer:
         return Consumer(

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from shared import consuming
-from shared.consuming import Consumer, Handler
+from shared.consuming import Collecting, Consumer, Handler
 from shared.database import Tx
 from shared.errors import NotYetError
 from shared.messages import EntryRequested
@@ -139,7 +139,13 @@ async def _record_together(tx: Tx, messages: Sequence[EntryRequested]) -> None:
         await refuse_in_the_handler(message, tx)
 
 
-@pytest.mark.parametrize("refuse_one_kind", [refuse_in_the_handler, refuse_at_the_end])
+def refuse_to_collect(message: EntryRequested, tx: Tx) -> None:
+    if message.kind == "withdrawn":
+        raise ValueError(REFUSED)
+    tx.at_the_end(_record_together).append(message)
+
+
+@pytest.mark.parametrize("refuse_one_kind", [refuse_in_the_handler, refuse_at_the_end, Collecting(refuse_to_collect)])
 async def test_a_failing_message_does_not_hold_up_the_others(
     stack: Stack, refuse_one_kind: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
