@@ -38,7 +38,7 @@ from tests.bench.figures import REFERENCE_INSERTS, Calibration, Figure, Stage, T
 # Each with the seconds that it has, in `make bench` and in `make bench-long`; those that share a stack are neighbours.
 MODULES: Final[Mapping[str, tuple[float, float]]] = {
     "policy_core": (40, 420),
-    "start": (65, 120),
+    "start": (90, 150),
     "intake": (70, 210),
     "wakeups": (110, 900),
     "pipeline": (95, 540),

@@ -26,10 +26,7 @@ TARGET_SECONDS: Final = 5.0
 TARGET_BYTES: Final = 400 * 1024 * 1024
 TARGET_SHARE: Final = 0.03
 SETTLE_SECONDS: Final = 5.0
-IDLE_SECONDS: Final = 6.0
-WATCHED: Final = (
-    2  # starts after which it is watched while idle; the others are for the time to the first complaint alone
-)
+IDLE_SECONDS: Final = 8.0
 PATIENCE_SECONDS: Final = 90.0
 _STEP_SECONDS: Final = 0.01
 
@@ -48,17 +45,9 @@ async def measure(stage: Stage) -> list[Figure]:
         httpx.AsyncClient(base_url=stack.url, timeout=30.0, trust_env=False) as http,
     ):
         requests = complaints(await subscribers(Api(http, stack.operator_key), 2))
-    in_one: list[Idle] = []
-    starts: list[float] = []
     split = await _look(folder, requests, stage, "--processes")
-    for turn in stage.rounds("start"):
-        if turn < WATCHED or stage.is_long:
-            in_one.append(await _look(folder, requests, stage))
-            starts.append(in_one[-1].seconds)
-        else:
-            async with _up(folder) as (_, port, began):
-                await _first_stored(port, requests)
-                starts.append(time.monotonic() - began)
+    in_one = [await _look(folder, requests, stage) for _ in stage.rounds("start")]
+    starts = [each.seconds for each in in_one]
     return [
         Figure(
             "cold_start_seconds",
