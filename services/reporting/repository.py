@@ -30,8 +30,8 @@ from shared.messages import (
 
 # $1 to $7 entries, $8 to $13 standings, $14 to $18 announcements, $19 to $24 postings, $25 to $32 deliveries; $33 seconds by which a note
 # is put off; $34 whether facts are made in this transaction. Then the cases whose facts are to be made at once are held from here on, also
-# those that have no fact yet, together with others their tenants' rollups; and whatever was noted of them is taken off the queue. They come
-# in their order, so nobody waits for one who waits for him.
+# those that have no fact yet, together with others their tenants' rollups, and whatever was noted of them is taken off the queue. Nobody
+# waits here for a case that somebody else holds, since other tenants' messages would wait with him: it is noted.
 # A line is awaited by its standing, which follows within moments, and a delivery by the first of its case: these are what is put off.
 # Behind a SELECT nobody looks at an array's length: PostgreSQL finds a plan for few elements cheaper, and would make one each time.
 TELL = """
@@ -100,33 +100,34 @@ news AS MATERIALIZED (
               FROM delivered
              WHERE case_id IS NOT NULL) AS told
      GROUP BY tenant_id, case_id),
+looked AS MATERIALIZED (
+    SELECT tenant_id, case_id, is_urgent,
+           CASE WHEN $34::boolean AND is_urgent
+                THEN pg_try_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || tenant_id::text, 0))
+                     AND pg_try_advisory_xact_lock(hashtextextended('reporting fact ' || tenant_id::text || ' ' || case_id::text, 0))
+                ELSE false END AS is_held
+      FROM news),
 noted AS (
     INSERT INTO stale (tenant_id, case_id, not_before)
     SELECT tenant_id, case_id,
            CASE WHEN is_urgent OR $33::float8 <= 0 THEN '-infinity' ELSE clock_timestamp() + make_interval(secs => $33) END
-      FROM news
-     WHERE NOT ($34::boolean AND is_urgent)),
+      FROM looked
+     WHERE NOT is_held),
 claimed AS MATERIALIZED (
     SELECT waiting.case_id, waiting.id
-      FROM news
+      FROM looked
      CROSS JOIN LATERAL (
         SELECT case_id, id
           FROM stale
-         WHERE stale.tenant_id = news.tenant_id AND stale.case_id = news.case_id
+         WHERE stale.tenant_id = looked.tenant_id AND stale.case_id = looked.case_id
            FOR UPDATE SKIP LOCKED) AS waiting
-     WHERE $34 AND news.is_urgent),
+     WHERE looked.is_held),
 taken AS (
     DELETE FROM stale
-     WHERE tenant_id = ANY (ARRAY (SELECT tenant_id FROM news)) AND case_id = ANY (ARRAY (SELECT case_id FROM claimed))
-       AND id = ANY (ARRAY (SELECT id FROM claimed))),
-held AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock_shared(hashtextextended('reporting rollup ' || tenant_id::text, 0))
-      FROM (SELECT DISTINCT tenant_id FROM news WHERE $34 AND is_urgent ORDER BY tenant_id) AS of
-     UNION ALL
-    SELECT pg_advisory_xact_lock(hashtextextended('reporting fact ' || tenant_id::text || ' ' || case_id::text, 0))
-      FROM (SELECT tenant_id, case_id FROM news WHERE $34 AND is_urgent ORDER BY tenant_id, case_id) AS named)
-SELECT tenant_id, case_id, is_urgent, (SELECT count(*) FROM held) AS held
-  FROM news
+     WHERE tenant_id = ANY (ARRAY (SELECT tenant_id FROM looked)) AND case_id = ANY (ARRAY (SELECT case_id FROM claimed))
+       AND id = ANY (ARRAY (SELECT id FROM claimed)))
+SELECT tenant_id, case_id, is_urgent, is_held
+  FROM looked
  ORDER BY tenant_id, case_id"""
 
 # $3: seconds by which it is put off, and $4 how often it has failed.
@@ -191,7 +192,7 @@ class Book:
         ]
         put_off = False
         for row in await tx.fetch(TELL, *columns, DELIVERY_STATES, self.patience, making is not None):
-            if row["is_urgent"] and making is not None:
+            if row["is_held"] and making is not None:
                 making.append((row["tenant_id"], row["case_id"]))
             elif row["is_urgent"] or self.patience <= 0:
                 tx.after_commit(partial(self._wake, row["tenant_id"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -419,6 +420,25 @@ async def test_a_fact_is_made_in_the_transaction_that_takes_in_the_standing(
     assert '"messages:sms:sent": 1' in fact[4]
     assert '"escalations": 1' in other[4]
     assert (await root.fetchval("SELECT count(*) FROM stale"), woken) == (0, [3600])
+
+
+@pytest.mark.parametrize("lock", [repository.lock_rollup, repository.lock_cases])
+async def test_nobody_waits_for_a_case_that_another_holds(
+    idle: Service, root: asyncpg.Connection, lock: Callable[..., Awaitable[None]]
+) -> None:
+    """What is told of it is stored and noted, and the facts of the others that share the transaction are made."""
+    tenant_id, other = uuid4(), uuid4()
+    await known(idle, tenant_id, other)
+    woken: list[UUID] = []
+    book = repository.Book(3600, wake=woken.append)
+    held, free = Complaint(tenant_id), Complaint(other)
+    async with idle.runtime.db.worker_tx(tenant_id) as tx:
+        await lock(tx, tenant_id if lock is repository.lock_rollup else [(tenant_id, held.case_id)])
+        await tell_at_once(idle, *(each for it in (held, free) for each in (it.received(), it.standing())), book=book)
+        assert (await facts_of(root, tenant_id), len(await facts_of(root, other))) == ([], 1)
+    assert woken == [tenant_id]
+    await settle(idle)
+    assert len(await facts_of(root, tenant_id)) == 1
 
 
 async def test_what_cannot_be_made_at_once_is_noted(idle: Service, root: asyncpg.Connection) -> None:
