@@ -113,12 +113,16 @@ class Scope:
     @property
     def seen(self) -> dict[str, int]:
         """How often each trigger came. Counted when it is asked for, since most folds never do."""
-        seen = self._seen
-        new = [key for entry in self.past[self._counted :] for key in entry.keys]
-        self._counted = len(self.past)
-        for key in (*new, *self.happened):
-            seen[key] = seen.get(key, 0) + 1
-        self.happened.clear()
+        seen, past, happened = self._seen, self.past, self.happened
+        if self._counted < len(past):
+            for entry in past[self._counted :]:
+                for key in entry.keys:
+                    seen[key] = seen.get(key, 0) + 1
+            self._counted = len(past)
+        if happened:
+            for key in happened:
+                seen[key] = seen.get(key, 0) + 1
+            happened.clear()
         return seen
 
     @property

@@ -48,6 +48,8 @@ def same(left: Any, right: Any) -> bool:
 
 def holds(items: Any, value: Any) -> bool:
     """Return whether a list of unknown type has the value, or a map the key."""
+    if value.__class__ is str and (items.__class__ is dict or items.__class__ is list):
+        return value in items
     if isinstance(items, list | tuple):
         return any(same(item, value) for item in items)
     if isinstance(items, Mapping):
@@ -66,7 +68,7 @@ def item_at(items: Any, place: Any) -> Any:
 
 def item_or_value(owner: Any, key: Any) -> Any:
     """Return `owner[key]` of an owner of unknown type."""
-    if isinstance(owner, Mapping):
+    if owner.__class__ is dict or isinstance(owner, Mapping):
         return owner.get(key) if isinstance(key, str) else None
     return item_at(owner, key)
 

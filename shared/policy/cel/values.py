@@ -196,7 +196,7 @@ def converters(currency: str, limits: Limits) -> Callable[[Type], Converter | No
     def to_map(value: Any, path: str) -> Any:
         if value is None:
             return None
-        if not isinstance(value, Mapping):
+        if value.__class__ is not dict and not isinstance(value, Mapping):  # to ask an abstract class takes long
             raise EvaluationError(f"{path} is not a map")
         if len(value) > limits.list_items:
             raise EvaluationError(f"{path} has more than {limits.list_items} entries")
