@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 
 from services.sla import repository
 from services.sla.repository import Advance, Upcoming, Watched
@@ -48,12 +49,23 @@ a smaller batch."""
 
 LEAST_BATCH = 20
 
+MOST_ROUNDS = 10
+"""Rounds that go over into each other, before the loop tells that it has done something."""
+
 BREATH = 10
 """Cases folded in a row, before whatever else this process does has its turn."""
 
 
+class Turn(Struct, frozen=True):
+    """A batch of a tenant's cases that are due by `now`."""
+
+    tenant_id: UUID
+    now: datetime
+    limit: int
+
+
 class WakeUps:
-    """The loop. `step` does one round over all tenants with something to do, one batch each, so that nobody's flood holds up the others."""
+    """The loop. A round goes over all tenants with something to do, one batch each, so that nobody's flood holds up the others."""
 
     def __init__(self, runtime: Runtime[SlaSettings]) -> None:
         self.runtime = runtime
@@ -62,33 +74,61 @@ class WakeUps:
         self.has_more = False  # the last round left something to do
 
     async def step(self) -> float | None:
-        async with self.runtime.db.worker_tx(LIVE) as tx:
-            ticks = await repository.ticks(tx)
-            waiting = await repository.next_of_each(tx)
-            advances = await repository.pending_advances(tx)
-        self.runtime.parts[TICKS] = ticks  # reads are answered as of the last tick, too
         self.waiting = False
-        instants = [(each, _now(each, ticks)) for each in waiting]
-        due = [(each.tenant_id, now) for each, now in instants if each.wake_at <= now]
-        again = self.has_more = await self._turns(due)
+        turns, advances = await self.who_is_due()
+        again = self.has_more = await self._take(turns)
         for advance in advances:
             again |= await self.advance(advance)
         if self.waiting:
             return RETRY_SECONDS
         return 0 if again else None
 
-    async def _turns(self, due: Sequence[tuple[UUID, datetime]]) -> bool:
-        """One batch of each tenant, two at a time; whether there may be more.
+    async def who_is_due(self) -> tuple[list[Turn], Sequence[Advance]]:
+        """One turn of each tenant with something to do, and the sandboxes that are on their way.
 
-        A tenant with much to do that is alone gets both: rows that are locked are skipped.
+        A tenant with much to do that is alone gets a turn for each of the batches in hand: rows that are locked are skipped.
         """
-        turns = deque([*due, *due] if len(due) == 1 and self.has_more else due)
+        async with self.runtime.db.worker_tx(LIVE) as tx:
+            ticks = await repository.ticks(tx)
+            waiting = await repository.next_of_each(tx)
+            advances = await repository.pending_advances(tx)
+        self.runtime.parts[TICKS] = ticks  # reads are answered as of the last tick, too
+        instants = [(each, _now(each, ticks)) for each in waiting]
+        due = [(each.tenant_id, now) for each, now in instants if each.wake_at <= now]
         limit = share_of_round(len(due), self.settings.wake_batch)
-        full = [False]
+        turns = [Turn(tenant_id, now, limit) for tenant_id, now in due]
+        return turns * AT_ONCE if len(due) == 1 and self.has_more else turns, advances
+
+    async def _take(self, due: Sequence[Turn]) -> bool:
+        """Take the turns, several at a time; whether there may be more to do.
+
+        As long as there is, who takes the last turn of a round sees whose turn it is next, while the others are still at theirs: to wait
+        for all of them between two rounds took a seventh of the time.
+        """
+        turns = deque(due)
+        rounds = MOST_ROUNDS if len(turns) >= AT_ONCE else 1
+        more = False
+        looking = asyncio.Lock()
 
         async def work() -> None:
-            while turns:
-                full.append(await self.batch(*turns.popleft(), limit))
+            nonlocal more, rounds
+            while True:
+                async with looking:
+                    if not turns:
+                        rounds -= 1
+                        if rounds <= 0 or not more or self.waiting:
+                            rounds = 0  # for the others as well
+                            return
+                        more, self.has_more = False, True
+                        found, advances = await self.who_is_due()
+                        turns.extend(found)
+                        if advances or not turns:
+                            rounds = 1
+                        if not turns:
+                            return
+                    turn = turns.popleft()
+                if await self.batch(turn.tenant_id, turn.now, turn.limit):
+                    more = True
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -96,7 +136,7 @@ class WakeUps:
                     group.create_task(work())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return any(full)
+        return more
 
     async def batch(self, tenant_id: UUID, now: datetime, limit: int) -> bool:
         """Look at up to one batch of the tenant's due cases; whether there may be more."""
