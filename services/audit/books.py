@@ -60,12 +60,17 @@ SELECT c.tenant_id, c.complaint_id, 'came another way than its key says'
     OR c.source <> CASE split_part(r.key, ':', 1) WHEN 'hook' THEN 'webhook' WHEN 'mail' THEN 'email' WHEN 'row' THEN 'csv'
                         WHEN 'api' THEN 'api' WHEN 'effect' THEN 'effect' ELSE c.source END"""
 
-# As many numbers were given as complaints were stored; a counter that is behind would give one twice.
+# As many numbers were given as complaints were stored, and as many were counted towards the plan; a counter that is behind would give a
+# number twice, or take more in a day than was agreed.
 NUMBERS: Final = """
-SELECT tenant_id, 'numbers ' || tenant_id, 'numbers for ' || coalesce(n, 0) || ' complaints, ' || coalesce(c, 0) || ' are stored'
-  FROM (SELECT tenant_id, sum(count) AS n FROM intake.counter WHERE name LIKE 'number:%' GROUP BY 1) AS given
+SELECT tenant_id, 'numbers ' || tenant_id,
+       'numbers for ' || coalesce(numbers, 0) || ' complaints, days with ' || coalesce(days, 0) || ', ' || coalesce(c, 0) || ' are stored'
+  FROM (SELECT tenant_id, sum(count) FILTER (WHERE name LIKE 'number:%') AS numbers,
+               sum(count) FILTER (WHERE name ~ '^day:[0-9]{4}-[0-9]{2}-[0-9]{2}$') AS days
+          FROM intake.counter
+         GROUP BY 1) AS given
   FULL JOIN (SELECT tenant_id, count(*) AS c FROM intake.complaint GROUP BY 1) AS stored USING (tenant_id)
- WHERE n IS DISTINCT FROM c"""
+ WHERE (numbers, days) IS DISTINCT FROM (c, c)"""
 
 HASHES: Final = """
 SELECT tenant_id, {name}, 'the hash of its request is cut'

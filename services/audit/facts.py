@@ -42,6 +42,12 @@ JUDGING: Final = frozenset({"resolved", "closed", "reconsidered", "investigated"
 WORST_FIRST: Final = ("breached", "met", "running", "paused", "fired")
 GONE: Final = frozenset({"superseded", "cancelled"})
 
+RUN: Final = ("rule", "clause", "state", "started_at", "due_at", "stopped_at", "name")
+PENALTY: Final = ("clause", "party", "kind", "at", "amount_minor", "currency", "sanction", "points", "state")
+
+USUAL: Final = {"rounds": 1, "case_kind": "complaint", "count": 1}
+"""What a fact leaves out."""
+
 Body = dict[str, Any]
 
 
@@ -113,15 +119,13 @@ def _fault(
     first = lines[0] or {}
     body = _body(timeline, standing, effects, first["case_kind"], first.get("source") or None)
     kept = row["body"]
-    differing = [
-        f"body.{name}" for name in sorted(body.keys() | kept.keys()) if _plain(name, body) != _plain(name, kept)
-    ]
+    differing = [f"body.{name}" for name in sorted(body.keys() | kept.keys()) if not _agree(name, body, kept)]
     tenant = look.tenants.get(row["tenant_id"])
     columns = {name: body.get(name) for name in COLUMNS} | {
         "unit": body["handler"].get("unit"),
         "case_kind": first["case_kind"],
         "number": first["number"],
-        "received_at": body["at"],
+        "received_at": instant(body["at"]),
         "last_at": max(_instants(body, timeline), default=None),
         "is_late": body["late"],
         "is_closed": body["closed_at"] is not None,
@@ -133,17 +137,14 @@ def _fault(
     return ", ".join(differing)
 
 
-def _plain(name: str, body: Mapping[str, Any]) -> Any:
-    """A value as it can be compared: what says nothing is the same as nothing, and instants are the same in whatever zone."""
-    value = body.get(name)
-    if name in ("rounds", "count") and value is None:
-        return 1
-    if name == "case_kind" and value is None:
-        return "complaint"
-    return _reduced(value) or None
+def _agree(name: str, body: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+    usual = USUAL.get(name)
+    mine, theirs = body.get(name, usual), kept.get(name, usual)
+    return mine == theirs or not (mine or theirs) or _reduced(mine) == _reduced(theirs)
 
 
 def _reduced(value: Any) -> Any:
+    """A value as it can be compared: what says nothing is the same as nothing, and instants are the same in whatever zone."""
     if isinstance(value, dict):
         return {name: found for name, each in value.items() if (found := _reduced(each)) not in (None, "")}
     if isinstance(value, list | tuple):
@@ -153,7 +154,7 @@ def _reduced(value: Any) -> Any:
 
 def _instants(body: Body, timeline: Iterable[Mapping[str, Any]]) -> Iterator[datetime]:
     told = (body[name] for name in ("at", "handled_at", "resolved_at", "closed_at", "due_at"))
-    return (found for found in (*told, *(instant(entry["at"]) for entry in timeline)) if found is not None)
+    return (found for found in map(instant, {*told, *(entry["at"] for entry in timeline)}) if found is not None)
 
 
 def _counted(body: Body, row: Any, amounts: Mapping[str, int], messages: Mapping[str, int]) -> dict[str, Any]:
@@ -204,12 +205,16 @@ def _body(
     is_closed = of["closed"] if standing else said["closed_at"] is not None
     rounds = facts.get("rounds")
     return {
-        "at": instant(first["at"]),
+        "at": first["at"],
         "handled_at": said["handled_at"],
         "resolved_at": said["resolved_at"],
         "closed_at": _closed_at(said, effects if standing else (), timeline) if is_closed else None,
-        "assigned_at": said["assigned_at"] or (instant(owner["at"]) if owner else None),
-        "due_at": min((at for run in runs if run["state"] != "fired" and (at := instant(run["due_at"]))), default=None),
+        "assigned_at": said["assigned_at"] or (owner["at"] if owner else None),
+        "due_at": min(
+            (at for run in runs if run["state"] != "fired" and (at := run.get("due_at"))),
+            key=datetime.fromisoformat,
+            default=None,
+        ),
         "case_kind": case_kind,
         "kind": named.get("kind") or told.get("kind"),
         "category": named.get("category") or told.get("category"),
@@ -233,16 +238,16 @@ def _body(
         "rating": said["rating"],
         "clocks": _worst(runs),
         "runs": runs,
-        "breached": [name for run in broken for name in clauses(run["clause"]) or [run["rule"]]],
+        "breached": [name for run in broken for name in clauses(run.get("clause")) or [run["rule"]]],
         "on_time": any(run["state"] == "met" for run in runs) and not broken,
         "late": bool(broken),
         "escalated": said["escalated"] + (sum(each["kind"] == "escalated" for each in effects) if standing else 0),
         "rounds": rounds if isinstance(rounds, int) else said["rounds"],
         "good_reason": said["good_reason"],
         "fines_minor": sum(
-            each["amount_minor"] or 0
+            each.get("amount_minor") or 0
             for each in penalties
-            if each["kind"] == "fine" and each["state"] in (None, "correction")
+            if each["kind"] == "fine" and each.get("state") in (None, "correction")
         ),
         "penalties": penalties,
         "facts": facts,
@@ -252,11 +257,11 @@ def _body(
 
 def _said(timeline: Iterable[Mapping[str, Any]]) -> Body:
     """What the entries alone say."""
-    times: dict[str, datetime | None] = dict.fromkeys(("handled", "resolved", "closed", "ended", "assigned"))
+    times: dict[str, str | None] = dict.fromkeys(("handled", "resolved", "closed", "ended", "assigned"))
     said: Body = {"assigned": {}, "accepted": None, "declined": None, "outcome": None, "rating": None, "fields": {}}
     said |= {"escalated": 0, "rounds": 1, "good_reason": False}
     for entry in timeline:
-        kind, data, at = entry["kind"], entry["data"], instant(entry["at"])
+        kind, data, at = entry["kind"], entry["data"], entry["at"]
         if kind in ("resolved", "closed", "archived"):
             times["handled"] = times["handled"] or at
         if kind == "resolved":
@@ -290,15 +295,13 @@ def _said(timeline: Iterable[Mapping[str, Any]]) -> Body:
     return said | {f"{name}_at": at for name, at in times.items()}
 
 
-def _closed_at(
-    said: Body, effects: Iterable[Mapping[str, Any]], timeline: Sequence[Mapping[str, Any]]
-) -> datetime | None:
+def _closed_at(said: Body, effects: Iterable[Mapping[str, Any]], timeline: Sequence[Mapping[str, Any]]) -> str | None:
     """When it was closed: by a person, by the system, or by another entry that ends a case."""
-    if said["closed_at"] is not None:
-        found: datetime | None = said["closed_at"]
-        return found
-    by_system = (instant(each["at"]) for each in effects if each["kind"] == "closed" and each.get("what") is None)
-    return max((at for at in by_system if at is not None), default=said["ended_at"] or instant(timeline[-1]["at"]))
+    ended: str | None = said["closed_at"]
+    if ended is None:
+        by_system = (each["at"] for each in effects if each["kind"] == "closed" and each.get("what") is None)
+        ended = max(by_system, key=datetime.fromisoformat, default=said["ended_at"] or timeline[-1]["at"])
+    return ended
 
 
 def _named(of: Mapping[str, Any] | None) -> Body:
@@ -317,18 +320,17 @@ def _handler(told: Mapping[str, Any], owner: Mapping[str, Any] | None, assigned:
 def _worst(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     states: dict[str, list[str]] = defaultdict(list)
     for run in runs:
-        for name in (*clauses(run["clause"]), run["rule"]):
+        for name in (*clauses(run.get("clause")), run["rule"]):
             states[name].append(run["state"])
     return {name: min(found, key=WORST_FIRST.index) for name, found in states.items()}
 
 
 def _run(clock: Mapping[str, Any]) -> Body:
-    return {name: clock.get(name) for name in ("rule", "clause", "state", "started_at", "due_at", "stopped_at", "name")}
+    return {name: clock.get(name) for name in RUN if name == "clause" or clock.get(name) is not None}
 
 
 def _penalty(penalty: Mapping[str, Any]) -> Body:
-    names = ("clause", "party", "kind", "at", "amount_minor", "currency", "sanction", "points", "state")
-    return {name: penalty.get(name) for name in names}
+    return {name: penalty.get(name) for name in PENALTY if name == "clause" or penalty.get(name) is not None}
 
 
 def clauses(clause: Any) -> list[str]:

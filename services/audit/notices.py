@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -71,6 +72,20 @@ SELECT d.tenant_id, d.delivery_id::text, 'is ' || d.state || ', and a receipt sa
  WHERE d.round = 0 AND d.state <> 'dead'
  GROUP BY d.tenant_id, d.delivery_id, d.state
 HAVING d.state <> CASE WHEN bool_or(r.state = 'delivered') THEN 'delivered' ELSE 'failed' END"""
+
+# Endpoints that want some of it, by patterns of names.
+CHOOSY: Final = """
+SELECT tenant_id, endpoint_id, events, created_at + interval '10 seconds' AS since
+  FROM notify.endpoint
+ WHERE active AND updated_at = created_at AND cardinality(events) > 0"""
+
+UNSENT: Final = """
+SELECT i.message_id
+  FROM notify.inbox i
+ WHERE i.tenant_id = $1 AND i.message_id = ANY ($3) AND i.consumer IN ('notify-on-entry', 'notify-on-sla')
+   AND NOT EXISTS (
+       SELECT FROM notify.delivery d
+        WHERE d.tenant_id = i.tenant_id AND d.event_id = i.message_id AND d.rule = 'event' AND d.addressee = $2::text)"""
 
 TELLING: Final = (
     ("routing", "entry.appended"),
@@ -201,8 +216,10 @@ def _fault(look: Look, row: Any, attempts: list[Attempt], clocks: dict[UUID, Any
 
 
 def _waits_its_turn(look: Look, row: Any, attempts: list[Attempt]) -> bool:
-    """Whether somebody has called in vain, and is to call again later: the pauses grow, and one may last longer than our patience."""
-    has_failed = bool(attempts) and attempts[-1].outcome in ("unavailable", "unknown")
+    """Whether somebody has called in vain, or was put off by whoever knows the address, and is to call again later: the pauses grow, and
+    one may last longer than our patience."""
+    outcome = attempts[-1].outcome if attempts else None
+    has_failed = bool(row["reason"]) if outcome is None else outcome in ("unavailable", "unknown")
     return row["state"] == "queued" and has_failed and look.now < row["wake_at"] < look.now + look.longest_pause
 
 
@@ -250,6 +267,50 @@ async def _lost(look: Look, deliveries: dict[UUID, Any]) -> None:
                 "was not sent to an endpoint that wants everything",
                 tenant_id=row["tenant_id"],
             )
+    for row in await look.rows(CHOOSY):
+        wanted = list(_wanted_of(look, row))
+        look.findings.looked_at(len(wanted))
+        for each in await look.rows(UNSENT, row["tenant_id"], str(row["endpoint_id"]), wanted) if wanted else ():
+            if each["message_id"] not in look.misplaced:
+                look.findings.add(
+                    "I5",
+                    f"{each['message_id']} {row['endpoint_id']}",
+                    "was not sent to an endpoint that wants it",
+                    tenant_id=row["tenant_id"],
+                )
+
+
+def _wanted_of(look: Look, endpoint: Any) -> Iterator[UUID]:
+    """Yield the messages that an endpoint wants, of those told since it is known."""
+    for service, kind in TELLING:
+        for message_id, happened in look.told.happened.items():
+            told = look.told.rows.get((service, message_id))
+            if told is None or told.tenant_id != endpoint["tenant_id"] or told.created_at < endpoint["since"]:
+                continue
+            names = (f"{service}.v1.{kind}", *_triggers(happened.said))
+            if happened.type == names[0] and any(
+                pattern == "*" or pattern == name or (pattern.endswith(".*") and name.startswith(pattern[:-1]))
+                for pattern in endpoint["events"]
+                for name in names
+            ):
+                yield message_id
+
+
+def _triggers(said: dict[str, Any]) -> Iterator[str]:
+    """The names under which rules refer to what happened."""
+    if "penalty" in said:
+        yield from ("effect:penalty", f"penalty:{said['penalty']['rule']}")
+        return
+    if said.get("withdrawn"):
+        yield "effect:withdrawn"
+        return
+    if "entry" in said:
+        kind, part = said["entry"]["kind"], said["entry"]["data"].get("step")
+    else:
+        kind, part = f"effect:{said['effect']['kind']}", said["effect"].get("what")
+    yield kind
+    if part is not None:
+        yield f"{kind}:{part}"
 
 
 # -- what the other side says -----------------------------------------------------------------------------------------------------

@@ -1390,6 +1390,28 @@ async def test_messages_that_the_streams_have_lost_are_seen(papers: Evidence, da
     assert await counted(papers, database) == {"I9": len(routing.messages)}
 
 
+async def test_an_endpoint_that_wants_some_of_it_is_told_of_that(
+    papers: Evidence, database: asyncpg.Connection
+) -> None:
+    transaction = database.transaction()
+    await transaction.start()
+    try:
+        wanted = ["resolved", "step:callback", "effect:escalated", "penalty:loss", "sla.v1.announcement.*"]
+        before = "created_at = created_at - interval '1 minute', updated_at = created_at - interval '1 minute'"
+        await database.execute(f"UPDATE notify.endpoint SET events = $1, {before}", wanted)
+        assert await counted(papers, database) == {}
+        await database.execute(
+            "INSERT INTO notify.endpoint SELECT (jsonb_populate_record(e, jsonb_build_object('endpoint_id', gen_random_uuid()))).* "
+            "FROM notify.endpoint e WHERE tenant_id = $1",
+            papers.state.names["school"],
+        )
+        found = await counted(papers, database)
+        assert found.pop("I1") == 1  # its secrets are sealed for another place
+        assert found.keys() == {"I5"}
+    finally:
+        await transaction.rollback()
+
+
 async def test_a_consumer_that_is_gone_is_seen(papers: Evidence, database: asyncpg.Connection) -> None:
     routing = papers.streams["routing"]
     gone, *others = routing.durables
