@@ -206,6 +206,10 @@ class Tx:
         """
         return self._last.setdefault((store, None if for_all else self.tenant_id), [])
 
+    def take_back(self, store: Store) -> list[Any]:
+        """Return what was left to the end for all tenants, for somebody who stores it along with something else."""
+        return self._last.pop((store, None), [])
+
     async def finish(self) -> None:
         """Do what was left to the end, whichever tenant left it; it is done before the commit in any case."""
         while self._last:

@@ -55,17 +55,32 @@ async def store_now(tx: Tx) -> None:
     await tx.finish()
 
 
+def take_back(tx: Tx) -> list[Row]:
+    """Return what was told so far, for a statement that stores it along with something else, and then says `stored`."""
+    return tx.take_back(_store)
+
+
+def columns(rows: Sequence[Row]) -> tuple[list[UUID], list[UUID], list[str], list[bytes]]:
+    """The arguments of such a statement, as those of `ADD_MANY`."""
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows]
+
+
 async def _store(tx: Tx, rows: Sequence[Row]) -> None:
     if len(rows) == 1:
-        stored = await tx.fetch(ADD, *rows[0])
+        found = await tx.fetch(ADD, *rows[0])
     else:
-        stored = await tx.fetch(ADD_MANY, *(list(column) for column in zip(*rows, strict=True)))
-    if not stored:
+        found = await tx.fetch(ADD_MANY, *columns(rows))
+    stored(tx, rows, [(row["id"], row["message_id"]) for row in found])
+
+
+def stored(tx: Tx, rows: Sequence[Row], found: Sequence[tuple[int, UUID]]) -> None:
+    """Have the relay know of rows that were stored, after the commit, with the ids that they got."""
+    if not found:
         return
     added = tx.database.outbox_added
     # Where one was there already, which id is whose is not plain: then the relay reads the table.
-    if [message_id for _, message_id in stored] == [message_id for _, message_id, _, _ in rows]:
-        tx.after_commit(partial(added.give, [_added(row, id_) for row, (id_, _) in zip(rows, stored, strict=True)]))
+    if [message_id for _, message_id in found] == [message_id for _, message_id, _, _ in rows]:
+        tx.after_commit(partial(added.give, [_added(row, id_) for row, (id_, _) in zip(rows, found, strict=True)]))
     else:
         tx.after_commit(added.set)
 

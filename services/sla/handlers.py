@@ -7,7 +7,7 @@ from typing import Any
 
 from services.sla import repository
 from shared import fail_points
-from shared.consuming import Consumer
+from shared.consuming import Collecting, Consumer
 from shared.database import Tx
 from shared.messages import ClockAdvanced, ClockTicked, EntryAppended
 from shared.service import Runtime
@@ -16,7 +16,7 @@ SERVICE = "sla"
 
 
 def consumers(runtime: Runtime[Any], wake: Callable[[], None]) -> list[Consumer]:
-    async def on_entry(message: EntryAppended, tx: Tx) -> None:
+    def on_entry(message: EntryAppended, tx: Tx) -> None:
         tx.at_the_end(store, for_all=True).append(
             repository.Line(
                 message.tenant_id,
@@ -50,6 +50,6 @@ def consumers(runtime: Runtime[Any], wake: Callable[[], None]) -> list[Consumer]
             SERVICE,
             "routing",
             name="sla-on-entry",
-            handlers={EntryAppended: on_entry, ClockTicked: on_tick, ClockAdvanced: on_advance},
+            handlers={EntryAppended: Collecting(on_entry), ClockTicked: on_tick, ClockAdvanced: on_advance},
         ),
     ]

@@ -11,6 +11,7 @@ import msgspec
 
 from services.routing.domain.columns import Columns
 from services.routing.repository.assignments import Assignment
+from shared import outbox
 from shared.database import Record, Tx
 from shared.engine.model import Entry
 
@@ -79,8 +80,14 @@ woken AS (
     SELECT made.tenant_id, made.case_id, new.wake_at, new.sandbox
       FROM new
       JOIN made ON made.tenant_id = new.tenant_id AND made.case_id = new.case_id
-     WHERE new.wake_at IS NOT NULL)
-SELECT count(*) FROM made"""
+     WHERE new.wake_at IS NOT NULL),
+told AS (
+    INSERT INTO outbox (tenant_id, message_id, subject, body)
+    SELECT * FROM unnest($6::uuid[], $7::uuid[], $8::text[], $9::bytea[])
+        ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING
+    RETURNING id, message_id)
+SELECT (SELECT count(*) FROM made) AS made, array_agg(id ORDER BY id) AS ids, array_agg(message_id ORDER BY id) AS message_ids
+  FROM told"""
 
 UPDATE_CASE = """
 WITH made AS (
@@ -248,9 +255,10 @@ async def read(tx: Tx, tenant_id: UUID, case_id: UUID) -> Stored | None:
 
 
 async def insert(tx: Tx, cases: Sequence[Inserted]) -> bool:
-    """Store new cases with their first entries and assignments; False when one of them is there already."""
+    """Store new cases with their first entries and assignments, and what was told so far; False when one of them is there already."""
+    told = outbox.take_back(tx)
     lines = [(each, entry) for each in cases for entry in each.entries]
-    done: int = await tx.fetchval(
+    row = await tx.fetchrow(
         INSERT_CASES,
         [_row(each) for each in cases],
         [case.tenant_id for case, _ in lines],
@@ -261,8 +269,11 @@ async def insert(tx: Tx, cases: Sequence[Inserted]) -> bool:
             for each in cases
             if each.assigned is not None
         ],
+        *outbox.columns(told),
     )
-    return done == len(cases)
+    assert row is not None
+    outbox.stored(tx, told, list(zip(row["ids"] or (), row["message_ids"] or (), strict=True)))
+    return bool(row["made"] == len(cases))
 
 
 def _row(case: Inserted) -> dict[str, Any]:
