@@ -89,15 +89,13 @@ class WakeUps:
         A tenant with much to do that is alone gets a turn for each of the batches in hand: rows that are locked are skipped.
         """
         async with self.runtime.db.worker_tx(LIVE) as tx:
-            ticks = await repository.ticks(tx)
-            waiting = await repository.next_of_each(tx)
-            advances = await repository.pending_advances(tx)
-        self.runtime.parts[TICKS] = ticks  # reads are answered as of the last tick, too
-        instants = [(each, _now(each, ticks)) for each in waiting]
+            around = await repository.look_around(tx)
+        self.runtime.parts[TICKS] = around.ticks  # reads are answered as of the last tick, too
+        instants = [(each, _now(each, around.ticks)) for each in around.waiting]
         due = [(each.tenant_id, now) for each, now in instants if each.wake_at <= now]
         limit = share_of_round(len(due), self.settings.wake_batch)
         turns = [Turn(tenant_id, now, limit) for tenant_id, now in due]
-        return turns * AT_ONCE if len(due) == 1 and self.has_more else turns, advances
+        return turns * AT_ONCE if len(due) == 1 and self.has_more else turns, around.advances
 
     async def _take(self, due: Sequence[Turn]) -> bool:
         """Take the turns, several at a time; whether there may be more to do.

@@ -108,33 +108,12 @@ async def ticks(tx: Tx) -> dict[UUID, datetime]:
     return {row["tenant_id"]: row["at"] for row in await tx.fetch(TICKS)}
 
 
-NEXT_OF_EACH = """
-WITH RECURSIVE next AS (
-    (SELECT tenant_id, wake_at FROM watched_case WHERE wake_at IS NOT NULL ORDER BY tenant_id, wake_at LIMIT 1)
-    UNION ALL
-    SELECT following.tenant_id, following.wake_at
-      FROM next
-     CROSS JOIN LATERAL (
-        SELECT tenant_id, wake_at FROM watched_case
-         WHERE wake_at IS NOT NULL AND tenant_id > next.tenant_id
-         ORDER BY tenant_id, wake_at LIMIT 1) AS following
-)
-SELECT next.tenant_id, next.wake_at, tenant.sandbox
-  FROM next
-  LEFT JOIN tenant USING (tenant_id)"""
-
-
 class Upcoming(Struct, frozen=True):
     """The earliest wake-up of a tenant. `sandbox` is None for a tenant that has not arrived."""
 
     tenant_id: UUID
     wake_at: datetime
     sandbox: bool | None
-
-
-async def next_of_each(tx: Tx) -> list[Upcoming]:
-    """The earliest wake-up of each tenant that has one, by skipping through the index. Crosses tenants."""
-    return [Upcoming(*row) for row in await tx.fetch(NEXT_OF_EACH)]
 
 
 CLAIM = """
@@ -439,9 +418,6 @@ async def announcements(
 BEGIN_ADVANCE = """
 INSERT INTO advance (tenant_id, operation_id, target) VALUES ($1, $2, $3)
 ON CONFLICT (tenant_id, operation_id) DO NOTHING"""
-PENDING_ADVANCES = (
-    "SELECT tenant_id, operation_id, target, steps FROM advance WHERE settled_at IS NULL ORDER BY tenant_id, target"
-)
 LOCK_ADVANCE = """
 SELECT target, steps FROM advance
  WHERE tenant_id = $1 AND operation_id = $2 AND settled_at IS NULL
@@ -463,9 +439,51 @@ async def begin_advance(tx: Tx, tenant_id: UUID, operation_id: UUID, target: dat
     await tx.execute(BEGIN_ADVANCE, tenant_id, operation_id, target)
 
 
-async def pending_advances(tx: Tx) -> list[Advance]:
-    """Sandboxes on their way. Crosses tenants."""
-    return [Advance(**dict(row)) for row in await tx.fetch(PENDING_ADVANCES)]
+# The last tick of each time; the earliest wake-up of each tenant that has one, found by skipping through the index; and the sandboxes on
+# their way. As of one instant: whoever sees a tick sees whatever was told before it.
+LOOK_AROUND = """
+WITH RECURSIVE next AS (
+    (SELECT tenant_id, wake_at FROM watched_case WHERE wake_at IS NOT NULL ORDER BY tenant_id, wake_at LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, following.wake_at
+      FROM next
+     CROSS JOIN LATERAL (
+        SELECT tenant_id, wake_at FROM watched_case
+         WHERE wake_at IS NOT NULL AND tenant_id > next.tenant_id
+         ORDER BY tenant_id, wake_at LIMIT 1) AS following
+)
+SELECT 'tick' AS what, tenant_id, at, NULL::boolean AS sandbox, NULL::uuid AS operation_id, NULL::integer AS steps
+  FROM tick
+ UNION ALL
+SELECT 'wake-up', next.tenant_id, next.wake_at, tenant.sandbox, NULL, NULL
+  FROM next
+  LEFT JOIN tenant USING (tenant_id)
+ UNION ALL
+SELECT 'advance', tenant_id, target, NULL, operation_id, steps
+  FROM advance
+ WHERE settled_at IS NULL
+ ORDER BY what, tenant_id, at"""
+
+
+class Around(Struct, frozen=True):
+    """What there is to do over all tenants."""
+
+    ticks: dict[UUID, datetime]  # the last of each time
+    waiting: list[Upcoming]
+    advances: list[Advance]
+
+
+async def look_around(tx: Tx) -> Around:
+    """Return what there is to do. Crosses tenants."""
+    found = Around({}, [], [])
+    for row in await tx.fetch(LOOK_AROUND):
+        if row["what"] == "tick":
+            found.ticks[row["tenant_id"]] = row["at"]
+        elif row["what"] == "wake-up":
+            found.waiting.append(Upcoming(row["tenant_id"], row["at"], row["sandbox"]))
+        else:
+            found.advances.append(Advance(row["tenant_id"], row["operation_id"], row["at"], row["steps"]))
+    return found
 
 
 async def lock_advance(tx: Tx, one: Advance) -> Advance | None:
