@@ -7,8 +7,7 @@
 -- what is stored plainly, so both are put into the message here, as JSON text. Whatever belongs to a complaint or to a person is joined with
 -- them by the tenant too.
 --
--- Each key and point is looked up by itself, and the plan is kept: one that is made while the tables are small must not read all of a tenant's
--- rows later.
+-- Each key and point is looked up by itself, by its index also while the tables are small: the plan is kept when they no longer are.
 
 -- Ends a transaction of which nothing may stay. What a plain one meets only the careful way can tell: a plan that is used up, no number left,
 -- somebody who became known at this moment.
@@ -30,7 +29,7 @@ CREATE FUNCTION store_complaints(
     uuid[], uuid[], uuid[], text[], bytea[], text[], -- $38 to $43: texts
     uuid[], uuid[], uuid[], text[], integer[], bytea[], bytea[] -- $44 to $50: files
 ) RETURNS TABLE (place bigint, number text, count bigint, today bigint, points bigint, received_at timestamptz, outbox_id bigint)
-    LANGUAGE plpgsql SECURITY INVOKER SET plan_cache_mode = force_generic_plan AS $$
+    LANGUAGE plpgsql SECURITY INVOKER SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
 IF $1 THEN
