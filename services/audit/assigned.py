@@ -65,7 +65,7 @@ class _Staff:
         place = (tenant_id, staff_id)
         now = self._now.get(place)
         if now is None:
-            return True  # a person the staff data do not know: the policy or somebody said so
+            return False  # a person the staff data do not know is never chosen, only named
         if not names or {*now["roles"], now["unit"], *self._look.told.served.get(place, ())} & {*names}:
             return True
         return not now["is_young"] and (now["sandbox"] or now["changed_at"] > at)

@@ -1128,10 +1128,12 @@ TOGETHER: list[list[Corruption]] = [
     [
         (
             "I3",
-            "a case is another unit's",
+            "a case is another unit's, and one a stranger's",
             "UPDATE routing.assignment SET unit = 'x' WHERE case_id = '{running}'; "
-            """UPDATE routing."case" SET owner_unit = 'x' WHERE case_id = '{running}'""",
-            1,
+            """UPDATE routing."case" SET owner_unit = 'x' WHERE case_id = '{running}'; """
+            "UPDATE routing.assignment SET staff_id = 'x' WHERE case_id = '{whole}'; "
+            """UPDATE routing."case" SET owner_staff = 'x' WHERE case_id = '{whole}'""",
+            2,
         ),
         (
             "I4",
@@ -1207,9 +1209,9 @@ TOGETHER: list[list[Corruption]] = [
         (
             "I9",
             "somebody has left without a word",
-            "DELETE FROM routing.staff_member WHERE staff_id = 'hao.ran' AND tenant_id = '{other}'; "
+            "DELETE FROM routing.staff_member WHERE staff_id = 'meng.jie' AND tenant_id = '{other}'; "
             + "; ".join(
-                f"DELETE FROM {service}.staff WHERE staff_id = 'hao.ran' AND tenant_id = '{{other}}'"
+                f"DELETE FROM {service}.staff WHERE staff_id = 'meng.jie' AND tenant_id = '{{other}}'"
                 for service in ("intake", "sla", "notify", "reporting")
             ),
             1,
