@@ -37,6 +37,25 @@ def stream_of(service: str) -> str:
     return service.upper()
 
 
+BLANKS = " \t\n\r\v\f"  # what `bytes.strip` takes away
+
+
+class Link(Client):
+    """The client, with a quicker reading of headers: each message that comes has seven or eight."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """As the client's own, which looks at every character of a name by itself: names are ASCII without spaces, others are left out."""
+        found: dict[str, str] = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon and name.isascii():
+                key = name.strip(BLANKS)
+                if not key or key.split() == [key]:
+                    found[key] = value.strip(BLANKS)
+        return found
+
+
 class Messaging:
     """NATS for one service. `generation` grows with every connection made: who remembers an older one must look again."""
 
@@ -57,7 +76,7 @@ class Messaging:
         """Connect, however long that takes. Run as a task: the HTTP edge answers without NATS."""
         wait = 0.2
         while self._client is None:
-            client = Client()
+            client = Link()
             try:
                 await self._connect(client)
                 await self._check_durability()

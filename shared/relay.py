@@ -42,7 +42,7 @@ from shared.publishing import Answer, Line, headers, shared_lines
 from shared.telemetry import Metrics, describe
 
 LOOK_FROM, LOOK_TO = 0.05, 1.0  # seconds between two looks into the table for what nobody told of
-MARK_SECONDS = 0.2  # from publishing to marking
+MARK_SECONDS = 0.5  # from publishing to marking
 MARK_MANY = 200  # rows that are marked without waiting; a look into the table passes over them one by one
 LEAVE_SECONDS = 2.0  # for the last marks
 RETRY_SECONDS = 0.5
