@@ -23,7 +23,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from shared.body import header
 from shared.engine.model import Actor
 from shared.errors import ForbiddenError, TooLargeError, UnauthorizedError
-from shared.ids import OPERATOR
+from shared.ids import OPERATOR, id_of
 from shared.messages.intake import Limits
 
 Role = Literal["operator", "admin", "supervisor", "handler", "auditor", "integration"]
@@ -71,7 +71,7 @@ def key_hash(secret: str) -> str:
 def parse_key(key: str) -> tuple[UUID, str] | None:
     """Return the credential's id and the secret, or None for anything that is no key of ours."""
     match = _KEY.fullmatch(key)
-    return (UUID(match[1]), match[2]) if match else None
+    return (id_of(match[1]), match[2]) if match else None
 
 
 def matches(secret: str, stored_hash: str) -> bool:

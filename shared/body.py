@@ -259,7 +259,11 @@ def header(scope: Any, name: bytes) -> bytes | None:
 class RecourseRequest(Request[Any, Any, Any]):
     """Litestar's request with our decoding: a handler's `data: SomeStruct` arrives decoded strictly, or the request is refused."""
 
+    _taken: bytes | None = None  # read, and found to be what may be read
+
     async def body(self) -> bytes:
+        if self._taken is not None:
+            return self._taken
         encoding = header(self.scope, b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise UnsupportedMediaError("Send the body as it is; compressed bodies are not read.")
@@ -269,6 +273,8 @@ class RecourseRequest(Request[Any, Any, Any]):
             caller.limits.body_bytes, self.route_handler.opt.get("body_bytes", 0)
         ):
             raise TooLargeError(f"The plan allows bodies of {caller.limits.body_bytes} bytes.")
+        if caller is not None:
+            self._taken = body
         return body
 
     async def _whole(self) -> bytes:

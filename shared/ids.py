@@ -43,6 +43,11 @@ def _uuid(value: int) -> UUID:
     return pgproto.UUID(value.to_bytes(16, "big"))
 
 
+def id_of(text: str) -> UUID:
+    """Return the id that 32 hexadecimal digits mean; the caller knows that they are that."""
+    return pgproto.UUID(text)
+
+
 def derived_id(*parts: str | UUID | int) -> UUID:
     """Return the id that these parts always give (version 5). Parts are length-prefixed, so ("a", "bc") and ("ab", "c") differ."""
     digest = _namespace.copy()

@@ -187,6 +187,9 @@ class Reference:
 
     async def current_version(self, tenant_id: UUID) -> int:
         """Return the newest published version; NotFoundError when there is none."""
+        cached = self._versions.get(tenant_id)
+        if cached is not None:
+            return cached
 
         async def load() -> int:
             async with self._database.worker_tx(tenant_id) as tx:
@@ -207,6 +210,9 @@ class Reference:
 
     async def policy(self, tenant_id: UUID, version: int) -> CompiledPolicy:
         """Return a version, compiled. NotYetError when it has not arrived: a handler that raises it is tried again."""
+        cached = self._policies.get((tenant_id, version))
+        if cached is not None:
+            return cached
 
         async def load() -> CompiledPolicy:
             async with self._database.worker_tx(tenant_id) as tx:
@@ -248,7 +254,9 @@ class Reference:
         if parsed is None:
             raise UnauthorizedError()
         credential_id, secret = parsed
-        found = await self._credentials.through(credential_id, lambda: self._load_credentials(credential_id))
+        found = self._credentials.get(credential_id)
+        if found is None:
+            found = await self._credentials.through(credential_id, lambda: self._load_credentials(credential_id))
         for each in found:
             if auth.matches(secret, each.key_hash) and each.is_valid():
                 return each.caller

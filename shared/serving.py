@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from shared.http_protocol import WholeAnswers
 from shared.service import Service, StartError
 
 GRACE_SECONDS = 5
@@ -38,6 +39,7 @@ async def serve(service: Service, stop: asyncio.Event, listening: Callable[[int]
     server = _Server(
         uvicorn.Config(
             service.app,
+            http=WholeAnswers,
             lifespan="off",
             access_log=False,
             log_config=None,

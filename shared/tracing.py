@@ -45,8 +45,12 @@ def continued_trace(
             yield current
         return
     match = _TRACEPARENT.fullmatch(value) if value else None
-    trace = match[1] if match and match[1] != "0" * 32 else os.urandom(16).hex()
-    current = f"00-{trace}-{os.urandom(8).hex()}-{match[3] if match else '01'}"
+    if match is None:
+        made = os.urandom(24).hex()
+        current = f"00-{made[:32]}-{made[32:]}-01"
+    else:
+        trace = match[1] if match[1] != "0" * 32 else os.urandom(16).hex()
+        current = f"00-{trace}-{os.urandom(8).hex()}-{match[3]}"
     token = _context.set(current)
     try:
         yield current

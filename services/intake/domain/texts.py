@@ -15,16 +15,20 @@ _REORDERING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 def normal(text: str) -> str:
     """Return the text in NFC with one kind of line end; nothing else about it changes."""
+    if text.isascii() and "\r" not in text:
+        return text
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def is_clean(text: str) -> bool:
     """Whether the text holds no NUL, control character, half of a surrogate pair or non-character."""
-    return _FORBIDDEN.search(text) is None
+    return text.isprintable() or _FORBIDDEN.search(text) is None
 
 
 def is_clean_line(text: str) -> bool:
     """Whether the text is also one line whose order nothing turns around: what a name needs."""
+    if text.isprintable():  # which nothing of the below is
+        return True
     return is_clean(text) and _BREAKS.search(text) is None and _REORDERING.search(text) is None
 
 
