@@ -18,6 +18,19 @@ async def read_widely(connection: asyncpg.Connection, statement: str) -> set[str
     Args:
         connection: without a cache of statements. In a database that is new and empty, plans are as bad as they ever are.
     """
+    return {node["Relation Name"] for node in await _plan(connection, statement) if _is_wide(node)}
+
+
+async def found_by(connection: asyncpg.Connection, statement: str) -> set[str]:
+    """Return the indexes by which the statement finds rows; of one that has columns between those asked for, much may be read.
+
+    Args:
+        connection: as above.
+    """
+    return {node["Index Name"] for node in await _plan(connection, statement) if "Index Name" in node}
+
+
+async def _plan(connection: asyncpg.Connection, statement: str) -> list[dict[str, Any]]:
     count = max((int(number) for number in re.findall(r"\$(\d+)", statement)), default=0)
     arguments = f"({', '.join(['NULL'] * count)})" if count else ""
     await connection.execute("SET plan_cache_mode = force_generic_plan")
@@ -26,7 +39,7 @@ async def read_widely(connection: asyncpg.Connection, statement: str) -> set[str
         [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE asked{arguments}")
     finally:
         await connection.execute("DEALLOCATE asked")
-    return {node["Relation Name"] for node in _nodes(json.loads(row[0])[0]["Plan"]) if _is_wide(node)}
+    return list(_nodes(json.loads(row[0])[0]["Plan"]))
 
 
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -38,4 +51,5 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _is_wide(node: dict[str, Any]) -> bool:
     if "Relation Name" not in node or node["Node Type"] == "ModifyTable":
         return False
-    return node["Node Type"] == "Seq Scan" or _BY_TENANT_ALONE.fullmatch(node.get("Index Cond", "")) is not None
+    condition = node.get("Index Cond") or node.get("Recheck Cond") or ""
+    return node["Node Type"] == "Seq Scan" or _BY_TENANT_ALONE.fullmatch(condition) is not None
