@@ -121,6 +121,28 @@ async def test_a_plain_call_that_goes_beyond_a_plan_or_a_day_leaves_nothing(
     assert outcome.number.endswith("-0001")
 
 
+async def test_a_plain_call_whose_commit_fails_is_an_error_and_tells_the_relay_nothing(
+    world: World, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await world.tenant()
+    given: list[handover.Row] = []
+    monkeypatch.setattr(world.service.runtime.db.outbox_added, "give", given.extend)
+    await root.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'at the commit'; END $$;"
+        " CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON complaint DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    try:
+        with pytest.raises(asyncpg.RaiseError):
+            await _plainly(world, await _lot(world, tenant, ("k", "x")))
+    finally:
+        await root.execute("DROP TRIGGER refuse ON complaint; DROP FUNCTION refuse")
+    assert not given
+    assert await root.fetchval("SELECT count(*) FROM receipt") == 0
+    [[outcome]] = await _plainly(world, await _lot(world, tenant, ("k", "x")))
+    assert isinstance(outcome, Stored)
+
+
 async def test_a_plain_call_stores_nothing_for_a_tenant_that_it_does_not_name(
     world: World, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
