@@ -326,11 +326,11 @@ class Database:
         try:
             # One round trip. The values are UUIDs' own text: hexadecimal digits and hyphens.
             begin = (
-                f"BEGIN; SELECT set_config('app.tenant_id', '{tenant_id}', true),"
-                f" set_config('app.tenant_ids', '{{{','.join(map(str, others))}}}', true)"
+                f"BEGIN; SET LOCAL app.tenant_id = '{tenant_id}';"
+                f" SET LOCAL app.tenant_ids = '{{{','.join(map(str, others))}}}'"
             )
             if lock_seconds is not None:
-                begin += f", set_config('lock_timeout', '{int(lock_seconds * 1000)}', true)"
+                begin += f"; SET LOCAL lock_timeout = '{int(lock_seconds * 1000)}'"
             if opening is None:
                 await connection.execute(begin)
             else:
