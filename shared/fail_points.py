@@ -29,7 +29,7 @@ POINTS = frozenset(
         "consumer.applied",  # the transaction has ended, nothing is acknowledged
         "consumer.acknowledged",
         "consumer.buried",  # in the dead letters, not yet forgotten by the server
-        "intake.stored",  # complaints are written with their messages, nothing is committed
+        "intake.stored",  # complaints are written, nothing is committed; where it is armed, none goes in one call
         "intake.kept",  # committed, and nobody has been answered
         "routing.written",  # lines, assignment and messages are written, nothing is committed
         "routing.ticked",  # the tick is written, and not noted as told
