@@ -40,8 +40,8 @@ SOON = datetime(1900, 1, 1, tzinfo=UTC)
 
 PostgreSQL's -infinity would not come through the driver."""
 
-AT_ONCE = 2
-"""Batches in hand at a time: while the database works for one, the other is folded."""
+AT_ONCE = 3
+"""Batches in hand at a time: while the database works for some, another is folded."""
 
 ROUND = 2_400
 """Cases looked at in one round over all tenants, about: who falls due meanwhile waits for the next one. With many tenants in need each has
