@@ -100,37 +100,40 @@ class WakeUps:
     async def _take(self, due: Sequence[Turn]) -> bool:
         """Take the turns, several at a time; whether there may be more to do.
 
-        As long as there is, who takes the last turn of a round sees whose turn it is next, while the others are still at theirs: to wait
-        for all of them between two rounds took a seventh of the time.
+        As long as there is, whoever finds no turn left sees whose turn it is next, while the others are still at theirs: if all waited
+        between two rounds, nothing would be folded meanwhile.
         """
         turns = deque(due)
-        rounds = MOST_ROUNDS if len(turns) >= AT_ONCE else 1
+        rounds = in_hand = 0
         more = False
-        looking = asyncio.Lock()
+        changed = asyncio.Condition()
 
         async def work() -> None:
-            nonlocal more, rounds
+            nonlocal rounds, in_hand, more
             while True:
-                async with looking:
-                    if not turns:
-                        rounds -= 1
-                        if rounds <= 0 or not more or self.waiting:
-                            rounds = 0  # for the others as well
-                            return
-                        more, self.has_more = False, True
-                        found, advances = await self.who_is_due()
-                        turns.extend(found)
-                        if advances or not turns:
-                            rounds = 1
-                        if not turns:
+                async with changed:
+                    while not turns:
+                        if more and rounds < MOST_ROUNDS - 1 and not self.waiting:
+                            rounds, more, self.has_more = rounds + 1, False, True
+                            found, advances = await self.who_is_due()
+                            turns.extend(found)
+                            if advances:
+                                rounds = MOST_ROUNDS  # a sandbox waits for the end of this
+                        elif in_hand and not more:
+                            await changed.wait()  # for what the others find
+                        else:
                             return
                     turn = turns.popleft()
-                if await self.batch(turn.tenant_id, turn.now, turn.limit):
-                    more = True
+                    in_hand += 1
+                is_full = await self.batch(turn.tenant_id, turn.now, turn.limit)
+                async with changed:
+                    in_hand -= 1
+                    more |= is_full
+                    changed.notify_all()
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(turns))):
+                for _ in range(AT_ONCE if turns else 0):
                     group.create_task(work())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
