@@ -244,6 +244,7 @@ SELECT d.tenant_id, d.delivery_id, 'ends otherwise than its state says'
  WHERE (d.state IN ('queued', 'held', 'sending')) = (d.ended_at IS NOT NULL)
     OR (d.state IN ('sent', 'delivered') AND (d.sent_at IS NULL OR d.recipient = ''))
     OR (d.channel = 'webhook' AND d.recipient NOT IN ('', d.addressee))
+    OR (d.state = 'expanded' AND (d.reason <> '' OR d.recipient <> '' OR d.provider_id IS NOT NULL OR d.provider_ref IS NOT NULL))
     OR (d.round = 0 AND d.state IN ('queued', 'held', 'sending', 'suppressed', 'expanded') AND d.sent_at IS NOT NULL)
  UNION ALL
 SELECT d.tenant_id, d.delivery_id, 'was tried ' || count(a.attempt) || ' times, and says ' || d.attempts
