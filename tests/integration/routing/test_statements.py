@@ -125,6 +125,7 @@ async def test_a_case_is_found_by_its_key_also_where_nobody_has_counted_the_rows
     """A plan that is made while the tables are empty is kept until somebody counts their rows."""
     found_by_key = ["clocks.STAMP", "clocks.STAMP_TOGETHER", "clocks.PACE", "cases.INSERT_CASES", "cases.LOCK_CASE"]
     found_by_key += ["cases.UPDATE_CASE", "cases.SUBJECT", "cases.GROW_SUBJECT", "assignments.END"]
+    found_by_key += ["assignments.OF_CASE", "assignments.BEFORE"]
     connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "routing"}, statement_cache_size=0)
     try:
         wide = {name: await read_widely(connection, STATEMENTS[name]) for name in found_by_key}
