@@ -52,7 +52,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 1_048_576  # a route may say otherwise
     stream_max_bytes: int = 1_073_741_824
     stream_replicas: int = 1
-    outbox_batch: int = 500  # messages published in one atomic batch, at most 1000
+    outbox_batch: int = 500  # messages published at a time, from 17 on in one atomic batch; at most 1000
     outbox_retention_days: int = 7
     inbox_retention_days: int = 14
     idempotency_retention_days: int = 7
