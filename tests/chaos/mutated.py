@@ -20,12 +20,17 @@ def _put(where: Any, name: str, what: Any) -> None:
 
 def without_inbox_check() -> None:
     """A message is applied whenever it comes, and nobody notes it."""
+    from shared import consuming
     from shared.consuming import Consumer, Delivery, _identity
 
     async def claim(_: Consumer, __: Any, group: list[Delivery]) -> dict[Any, Delivery]:
         return {_identity(each): each for each in group}
 
+    def opening(_: list[Delivery]) -> None:
+        """What would note them together with BEGIN."""
+
     _put(Consumer, "_claim", claim)
+    _put(consuming, "_claiming", opening)
 
 
 def ack_before_commit() -> None:
