@@ -65,7 +65,7 @@ SELECT c.tenant_id, c.complaint_id, 'came another way than its key says'
 NUMBERS: Final = """
 SELECT tenant_id, 'numbers ' || tenant_id,
        'numbers for ' || coalesce(numbers, 0) || ' complaints, days with ' || coalesce(days, 0) || ', ' || coalesce(c, 0) || ' are stored'
-  FROM (SELECT tenant_id, sum(count) FILTER (WHERE name LIKE 'number:%') AS numbers,
+  FROM (SELECT tenant_id, sum(count) FILTER (WHERE name ~ '^number:([0-9]{4}(-[0-9]{2}){0,2})?$') AS numbers,
                sum(count) FILTER (WHERE name ~ '^day:[0-9]{4}-[0-9]{2}-[0-9]{2}$') AS days
           FROM intake.counter
          GROUP BY 1) AS given

@@ -910,9 +910,10 @@ TOGETHER: list[list[Corruption]] = [
     [
         (
             "I2",
-            "a counter is behind",
-            "UPDATE intake.counter SET count = count - 1 WHERE name LIKE 'number:%' AND tenant_id = '{school}'",
-            1,
+            "a counter is behind, and one is of no period",
+            "UPDATE intake.counter SET count = count - 1 WHERE name LIKE 'number:%' AND tenant_id = '{school}'; "
+            "UPDATE intake.counter SET name = name || 'x' WHERE name LIKE 'number:%' AND tenant_id = '{other}'",
+            2,
         ),
         (
             "I4",
