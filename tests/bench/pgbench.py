@@ -30,14 +30,15 @@ PLAIN_INSERT: Final = (
 
 async def per_second(dsn: str, script: Path, seconds: int, clients: int = CLIENTS) -> float:
     """Transactions a second that pgbench makes of a script, prepared, over so many connections. RuntimeError when it makes none."""
-    for _ in range(ATTEMPTS):
+    attempt = 1
+    while True:
         code, said, complaints = await _run(dsn, script, seconds, clients)
         found = _RATE.search(said)
         if code == 0 and found is not None:
             return float(found[1])
-        if code != 0 or _NONE not in said:
-            break
-    raise RuntimeError(f"pgbench ({code}): {(complaints or said).decode(errors='replace')[:600]}")
+        if code != 0 or _NONE not in said or attempt == ATTEMPTS:
+            raise RuntimeError(f"pgbench ({code}): {(complaints or said).decode(errors='replace')[:600]}")
+        attempt += 1
 
 
 async def _run(dsn: str, script: Path, seconds: int, clients: int) -> tuple[int | None, bytes, bytes]:
