@@ -6,8 +6,8 @@ message's tenant set. Handlers never begin, commit, publish or acknowledge; what
 
 What several tenants are told at about one moment is applied together, some messages of each: with many quiet tenants, each one's message by
 itself would cost a transaction. Where one fails, the others of the group are applied without those of its tenant. For the same reason
-consumers of several streams may share a desk: what has come from all of them is taken together, entered under each one's own name, and
-acknowledged to each one's own stream.
+consumers of several streams may share their workers: what has come from all of them is taken together, entered under each one's own name,
+and acknowledged to each one's own stream.
 
 Messages come twice and out of order; the inbox drops the second of two, handlers bear the rest. A handler that needs
 what has not come yet raises `NotYetError`. A message that keeps failing, that cannot be read, or that kills its
@@ -24,10 +24,8 @@ import asyncio
 import contextlib
 import hashlib
 import math
-from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import lru_cache
-from itertools import takewhile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -44,8 +42,9 @@ from shared import fail_points
 from shared.database import Database, Opening, Tx, is_outage
 from shared.errors import NotFoundError, NotYetError, UnavailableError
 from shared.ids import new_id
-from shared.messages.base import LIVE, Message, class_of, decode
+from shared.messages.base import LIVE
 from shared.messaging import Messaging, stream_of
+from shared.pending import Delivery, Pending, identity, read, tenant_of, told_by
 from shared.solitude import room
 from shared.telemetry import Metrics, continued_trace, describe, error_text
 from shared.tracing import is_exported
@@ -55,8 +54,6 @@ Collect = Callable[[Any, Tx], None]
 Together = Callable[[Sequence[Any], Tx], Awaitable[None]]
 AtLast = Callable[[Tx], Awaitable[None]]
 
-BATCH = 100  # messages of a consumer in one transaction
-FAIR_BATCH = 25  # of one tenant, while several wait
 BACKLOG = 1000  # messages held here, so that a quiet tenant's can pass those of a busy one
 WORKERS = 2  # groups applied at once; a tenant's own messages follow one another
 ACK_SECONDS = 15.0  # after a crash, what was in hand comes again this late
@@ -143,109 +140,11 @@ class AtFaultError(Exception):
         self.delivery, self.error = delivery, error
 
 
-class Delivery(msgspec.Struct, eq=False):
-    """One message in hand."""
-
-    raw: Msg
-    subject: str
-    body: bytes
-    key: str  # the Nats-Msg-Id, or the place in the stream
-    times: int  # how often it has been delivered
-    tenant_id: UUID  # of the subject; UUID(0) when it has none
-    message: Message | None
-    flaw: str | None  # why it cannot be read
-    touched: float  # when the server last heard that we still have it
-    taken_by: Consumer
-    suspect: bool = False  # handled by itself: it has failed before, or
-    accused: bool = False  # may have ended a process, and is handled with nothing else in hand
-    place: int = 0  # in the stream
-    came: float = 0.0  # when it was read
-
-
-def _tenant(delivery: Delivery) -> UUID:
-    return delivery.tenant_id
-
-
-def _identity(delivery: Delivery) -> tuple[UUID, str, UUID]:
-    """What makes two deliveries the same message for the same consumer; of those that can be read."""
-    assert delivery.message is not None
-    return delivery.tenant_id, delivery.taken_by.name, delivery.message.message_id
-
-
 def _claiming(group: Sequence[Delivery]) -> Opening:
     """The opening of a transaction that enters these messages into the inbox, each once."""
-    columns = zip(*dict.fromkeys(map(_identity, group)), strict=True)
+    columns = zip(*dict.fromkeys(map(identity, group)), strict=True)
     arguments = tuple(f"{{{','.join(map(str, column))}}}" for column in columns)
     return Opening("claim", "uuid[], text[], uuid[]", CLAIM, arguments)
-
-
-class Desk:
-    """What was pulled and is not applied yet, and who is at it: of one consumer, or of several that share their workers."""
-
-    def __init__(self) -> None:
-        self.consumers = 0  # that share it
-        self.waiting: OrderedDict[UUID, deque[Delivery]] = OrderedDict()  # by tenant, whose turn it is first
-        self.due: dict[UUID, tuple[float, float]] = {}  # of who waits: since when, and when it goes at the latest
-        self.busy: set[UUID] = set()  # tenants that a worker is at
-        self.suspects: deque[Delivery] = deque()  # have failed before
-        self.accused: deque[Delivery] = deque()  # were in hand when a process ended
-        self.known_suspects: set[str] = set()  # keys of messages that have failed in this process
-        self.interrupted: set[str] = set()  # keys of messages that an outage of ours interrupted
-        self.arrived = asyncio.Event()
-        self.set_apart = asyncio.Event()  # something is there that is handled by itself
-        self.at_work = 0
-        self.is_stopping = False
-        self.rest = asyncio.Event()
-        self._alarm_at = math.inf
-
-    def put(self, delivery: Delivery, linger: float) -> None:
-        """Let a message wait for its turn, and for others for so many seconds."""
-        tenant_id = delivery.tenant_id
-        queue = self.waiting.setdefault(tenant_id, deque())
-        queue.append(delivery)
-        since, due = self.due.get(tenant_id, (delivery.came, math.inf))
-        self.due[tenant_id] = since, min(due, delivery.came + linger)
-        if linger > 0 and len(queue) < BATCH * self.consumers:
-            self._set_alarm(delivery.came + linger)
-        else:
-            self.arrived.set()
-
-    def put_back(self, delivery: Delivery) -> None:
-        """Let a message be the next of its tenant."""
-        self.waiting.setdefault(delivery.tenant_id, deque()).appendleft(delivery)
-        self.due[delivery.tenant_id] = delivery.came, 0.0
-
-    def take(self, tenant_id: UUID, count: int) -> list[Delivery]:
-        """Take some of a tenant's messages; it then stands at the end of the queue, and what is left of its messages has waited enough."""
-        queue = self.waiting[tenant_id]
-        taken = [queue.popleft() for _ in range(min(count, len(queue)))]
-        if queue:
-            self.waiting.move_to_end(tenant_id)
-            self.due[tenant_id] = queue[0].came, 0.0
-        else:
-            del self.waiting[tenant_id], self.due[tenant_id]
-        self.busy.add(tenant_id)
-        return taken
-
-    def goes_along(self, tenant_id: UUID, now: float) -> bool:
-        """Tell whether a tenant's messages have waited for a quarter of their time: they go with whatever goes."""
-        since, due = self.due[tenant_id]
-        return now - since >= (due - since) / 4
-
-    def _set_alarm(self, at: float) -> None:
-        """Have the workers look when the first of what lingers has waited long enough: one alarm at a time, since most is taken before."""
-        if at < self._alarm_at:
-            self._alarm_at = at
-            asyncio.get_running_loop().call_at(at + 0.01, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm_at = math.inf
-        now = asyncio.get_running_loop().time()
-        later = [due for _, due in self.due.values() if due > now]
-        if len(later) < len(self.due):
-            self.arrived.set()
-        if later:
-            self._set_alarm(min(later))
 
 
 class Consumer:
@@ -293,9 +192,9 @@ class Consumer:
             list(subjects) if subjects else sorted({kind.SUBJECT.format(tenant_id="*") for kind in handlers})
         )
         self._log = structlog.get_logger().bind(service=service, consumer=self.name)
-        self._desk: Desk = beside._desk if beside is not None else Desk()
-        self._desk.consumers += 1
-        self._is_at_desk = beside is None
+        self._pending: Pending = beside._pending if beside is not None else Pending()
+        self._pending.consumers += 1
+        self._applies = beside is None
         self._in_hand: set[Delivery] = set()
         self._asked = 0  # messages that the server may still send on our request
         self._heard_at = 0.0
@@ -316,29 +215,29 @@ class Consumer:
         async with asyncio.TaskGroup() as group:
             self._pulling = group.create_task(self._pull(messaging))
             group.create_task(self._keep_alive())
-            if not self._is_at_desk:
+            if not self._applies:
                 return
             for _ in range(WORKERS):
-                group.create_task(self._work_off(self._next_group, GROUP_SECONDS, self._desk.arrived))
-            for take in (self._next_suspect, self._next_accused):
-                group.create_task(self._work_off(take, SINGLE_SECONDS, self._desk.set_apart))
+                group.create_task(self._work_off(self._pending.next_group, GROUP_SECONDS, self._pending.arrived))
+            for take in (self._pending.next_suspect, self._pending.next_accused):
+                group.create_task(self._work_off(take, SINGLE_SECONDS, self._pending.set_apart))
 
     async def stop(self) -> None:
         """Begin nothing more, wait for the transactions in hand, and give the rest back: another replica gets it without delay."""
-        self._desk.is_stopping = True
+        self._pending.is_stopping = True
         self._turn.set()
         if self._pulling is not None:  # what the server has sent already comes in, and is given back
             await asyncio.wait([self._pulling], timeout=HEARTBEAT_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GROUP_SECONDS):
-                while self._desk.at_work:
-                    self._desk.rest.clear()
-                    await self._desk.rest.wait()
+                while self._pending.at_work:
+                    self._pending.rest.clear()
+                    await self._pending.rest.wait()
         for delivery in list(self._in_hand):
             await self._settle(delivery, delivery.raw.nak())
 
     async def _pull(self, messaging: Messaging) -> None:
-        while not self._desk.is_stopping:
+        while not self._pending.is_stopping:
             try:
                 await messaging.wait_connected()
                 await self._ensure(messaging)
@@ -377,7 +276,7 @@ class Consumer:
         self.problem = None
         loop = asyncio.get_running_loop()
         try:
-            while generation == messaging.generation and not self._desk.is_stopping:
+            while generation == messaging.generation and not self._pending.is_stopping:
                 self._turn.clear()  # an end of the request, room again, or the stop sets it
                 room = BACKLOG - len(self._in_hand)
                 if self._gone:
@@ -402,7 +301,7 @@ class Consumer:
                         await self._turn.wait()
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
-                if self._desk.is_stopping:
+                if self._pending.is_stopping:
                     await subscription.drain()  # type: ignore[no-untyped-call]
                 else:
                     await subscription.unsubscribe()
@@ -412,7 +311,7 @@ class Consumer:
         status = raw.headers.get("Status") if raw.headers else None
         if status is None:
             self._asked -= 1
-            if self._desk.is_stopping:
+            if self._pending.is_stopping:
                 await raw.nak()
                 return
             self._sort_in(raw)
@@ -429,14 +328,14 @@ class Consumer:
         delivery = self._read(raw)
         self._in_hand.add(delivery)
         if delivery.accused:
-            self._desk.accused.append(delivery)
+            self._pending.accused.append(delivery)
         elif delivery.suspect:
-            self._desk.suspects.append(delivery)
+            self._pending.suspects.append(delivery)
         else:
             # One that comes again has waited.
-            self._desk.put(delivery, self.linger(delivery.tenant_id) if delivery.times == 1 else 0.0)
+            self._pending.put(delivery, self.linger(delivery.tenant_id) if delivery.times == 1 else 0.0)
             return
-        self._desk.set_apart.set()
+        self._pending.set_apart.set()
 
     def _read(self, raw: Msg) -> Delivery:
         times, place, pending = told_by(raw.reply)
@@ -445,7 +344,7 @@ class Consumer:
         headers = raw.headers or {}
         key = (headers.get("Nats-Msg-Id") or f"{self.stream}:{place}").partition("/")[0]
         tenant_id, message, flaw = read(raw.subject, raw.data, self.handlers)
-        has_failed = flaw is not None or key in self._desk.known_suspects
+        has_failed = flaw is not None or key in self._pending.known_suspects
         accused = times >= 2 and not has_failed
         now = asyncio.get_running_loop().time()
         return Delivery(
@@ -480,12 +379,12 @@ class Consumer:
     async def _work_off(self, take: Callable[[], list[Delivery]], seconds: float, arrived: asyncio.Event) -> None:
         """One worker: takes what is next, applies it, settles it. It looks when it is told that something has arrived."""
         while True:
-            group = [] if self._desk.is_stopping else take()
+            group = [] if self._pending.is_stopping else take()
             if not group:
                 arrived.clear()  # nothing happens between the look and this, so no arrival goes unnoticed
                 await arrived.wait()
                 continue
-            self._desk.at_work += 1
+            self._pending.at_work += 1
             try:
                 async with room().alone() if group[0].accused else room().among_others():
                     await self._apply(group, seconds)
@@ -494,75 +393,25 @@ class Consumer:
                 self._put_back(group)
                 await asyncio.sleep(OUTAGE_SECONDS)
             finally:
-                self._desk.at_work -= 1
+                self._pending.at_work -= 1
                 if not group[0].suspect:
-                    self._desk.busy.difference_update(each.tenant_id for each in group)
+                    self._pending.busy.difference_update(each.tenant_id for each in group)
                 for consumer in {each.taken_by for each in group}:
                     if consumer._asked <= 0:  # there may be room again
                         consumer._turn.set()
-                if self._desk.waiting:
-                    self._desk.arrived.set()
-                if self._desk.suspects or self._desk.accused:
-                    self._desk.set_apart.set()
-                if not self._desk.at_work:
-                    self._desk.rest.set()
+                if self._pending.waiting:
+                    self._pending.arrived.set()
+                if self._pending.suspects or self._pending.accused:
+                    self._pending.set_apart.set()
+                if not self._pending.at_work:
+                    self._pending.rest.set()
 
-    def _next_group(self) -> list[Delivery]:
-        """Take the next messages of the tenants whose turn it is, a few of each; they then go to the end of the queue.
-
-        At a desk of several consumers a group may be the larger, but takes no further tenant than makes it a full one of one consumer: the
-        rest is for another worker.
-
-        What concerns all live tenants, a tick, waits until everything in hand that stands before it has been applied: that is what it says.
-        """
-        desk = self._desk
-        now = asyncio.get_running_loop().time()
-        group: list[Delivery] = []
-        size = desk.consumers * (FAIR_BATCH if len(desk.waiting) > 1 else BATCH)
-        patient: list[UUID] = []
-        for tenant_id in list(desk.waiting):
-            if len(group) >= BATCH:
-                break
-            if tenant_id in desk.busy:
-                continue
-            queue = desk.waiting[tenant_id]
-            if len(queue) < size and desk.due[tenant_id][1] > now:
-                if tenant_id != LIVE and desk.goes_along(tenant_id, now):
-                    patient.append(tenant_id)
-                continue
-            if tenant_id == LIVE:
-                ready = 0 if group else min(size, _up_to_what_is_in_hand(queue))
-                if ready == 0:
-                    continue
-                group = desk.take(tenant_id, ready)
-                patient.clear()
-                break
-            group += desk.take(tenant_id, size)
-        for tenant_id in patient:
-            if 0 < len(group) < BATCH:
-                group += desk.take(tenant_id, size)
-        group.sort(key=_tenant)  # whoever locks rows of several tenants locks them in the same order
-        return group
-
-    def _first_in_hand(self) -> float:
+    def first_in_hand(self) -> float:
         """The first place in its stream that some tenant's message in hand has; those that have failed before hold up nobody."""
         return min(
             (each.place for each in self._in_hand if each.tenant_id != LIVE and (each.accused or not each.suspect)),
             default=math.inf,
         )
-
-    def _next_suspect(self) -> list[Delivery]:
-        """Take one message that has failed before: alone, and apart, so that healthy ones do not wait for it."""
-        return [self._desk.suspects.popleft()] if self._desk.suspects else []
-
-    def _next_accused(self) -> list[Delivery]:
-        """Take one message that may have ended a process. What concerns all live tenants waits here, too, for what stands before it."""
-        for delivery in self._desk.accused:
-            if delivery.tenant_id == LIVE and not _up_to_what_is_in_hand([delivery]):
-                continue
-            self._desk.accused.remove(delivery)
-            return [delivery]
-        return []
 
     async def _apply(self, group: list[Delivery], seconds: float) -> None:
         """Apply and settle a group of messages. Raises only what is no message's fault."""
@@ -570,7 +419,7 @@ class Consumer:
         group = await self._without_the_dead(group)
         apart: list[list[Delivery]] = []
         while group:
-            is_shared = len(set(map(_tenant, group))) > 1
+            is_shared = len(set(map(tenant_of, group))) > 1
             try:
                 faults = await self._transact(group, min(seconds, SHARED_SECONDS) if is_shared else seconds)
             except AtFaultError as error:
@@ -592,7 +441,7 @@ class Consumer:
         for delivery in part:
             if delivery not in at_fault:
                 await delivery.taken_by._settle(delivery, delivery.raw.ack())
-                self._desk.known_suspects.discard(delivery.key)
+                self._pending.known_suspects.discard(delivery.key)
         fail_points.reach("consumer.acknowledged")
         for consumer, count in Counter(each.taken_by for each in part if each not in at_fault).items():
             consumer._count("applied", count)
@@ -616,7 +465,7 @@ class Consumer:
     async def _begin_alone(self, delivery: Delivery) -> int:
         """Mark that the message is about to be handled alone, and return how often that has been so without coming to an end."""
         assert self._database is not None
-        survived = delivery.key in self._desk.interrupted
+        survived = delivery.key in self._pending.interrupted
         async with self._database.worker_tx(delivery.tenant_id) as tx:
             begun: int = await tx.fetchval(BEGIN_ALONE, tx.tenant_id, self.name, delivery.key, survived)
         return begun
@@ -638,7 +487,7 @@ class Consumer:
         assert self._database is not None
         faults: list[AtFaultError] = []
         opening = None if careful else _claiming(group)
-        async with self._database.worker_tx(*dict.fromkeys(map(_tenant, group)), opening=opening) as tx:
+        async with self._database.worker_tx(*dict.fromkeys(map(tenant_of, group)), opening=opening) as tx:
             new = {} if careful else await self._claim(tx, group)
             fail_points.reach("consumer.claimed")
             fresh = set(new.values())
@@ -672,7 +521,7 @@ class Consumer:
 
     async def _claim(self, tx: Tx, group: Sequence[Delivery]) -> dict[tuple[UUID, str, UUID], Delivery]:
         """Enter messages into the inbox, unless the transaction began with that, and return those that were not there, each once."""
-        once = {_identity(each): each for each in reversed(group)}
+        once = {identity(each): each for each in reversed(group)}
         if tx.opened == 0:
             return {}
         if tx.opened == len(once):
@@ -751,10 +600,10 @@ class Consumer:
         """Count the failure and have the message come again later, or give it up."""
         assert self._database is not None
         if (
-            len(self._desk.known_suspects) >= MAX_SUSPECTS
+            len(self._pending.known_suspects) >= MAX_SUSPECTS
         ):  # another replica may have taken them over; to forget one costs little
-            self._desk.known_suspects.clear()
-        self._desk.known_suspects.add(delivery.key)
+            self._pending.known_suspects.clear()
+        self._pending.known_suspects.add(delivery.key)
         not_yet = isinstance(error, NotYetError | NotFoundError)  # what it waits for may be on its way
         weight = HANGING_COUNTS if isinstance(error, TimeoutError) else 1
         async with self._database.worker_tx(delivery.tenant_id) as tx:
@@ -779,14 +628,14 @@ class Consumer:
     def _put_back(self, group: list[Delivery]) -> None:
         """Keep messages for another attempt after an outage of ours, which is nobody's failure and is not counted."""
         kept = [each for each in group if each in each.taken_by._in_hand]
-        self._desk.interrupted.update(each.key for each in kept)
+        self._pending.interrupted.update(each.key for each in kept)
         for delivery in reversed(kept):
             if delivery.accused:
-                self._desk.accused.appendleft(delivery)
+                self._pending.accused.appendleft(delivery)
             elif delivery.suspect:
-                self._desk.suspects.appendleft(delivery)
+                self._pending.suspects.appendleft(delivery)
             else:
-                self._desk.put_back(delivery)
+                self._pending.put_back(delivery)
         for consumer, count in Counter(each.taken_by for each in kept).items():
             consumer._count("postponed", count)
 
@@ -820,13 +669,13 @@ class Consumer:
             attempts=attempts,
         )
         await self._settle(delivery, delivery.raw.term())
-        self._desk.known_suspects.discard(delivery.key)
+        self._pending.known_suspects.discard(delivery.key)
         self._count("dead")
 
     async def _settle(self, delivery: Delivery, answer: Awaitable[None]) -> None:
         """Answer the server; an answer that gets lost means one more delivery, which the inbox drops."""
         self._in_hand.discard(delivery)
-        self._desk.interrupted.discard(delivery.key)
+        self._pending.interrupted.discard(delivery.key)
         with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError):
             await answer
 
@@ -834,60 +683,6 @@ class Consumer:
         assert self._metrics is not None
         if count:
             self._metrics.messages.labels(self.service, self.name, outcome).inc(count)
-
-
-def _up_to_what_is_in_hand(queue: Collection[Delivery]) -> int:
-    """Return how many of the first of what concerns all tenants stand before everything that is in hand from the same stream."""
-    firsts = {each: each._first_in_hand() for each in {delivery.taken_by for delivery in queue}}
-    return sum(1 for _ in takewhile(lambda each: each.place < firsts[each.taken_by], queue))
-
-
-def told_by(reply: str) -> tuple[int, int, int]:
-    """Return how often a message was delivered, its place in the stream, and how many are behind it, from where its answer goes to.
-
-    `$JS.ACK.<stream>.<consumer>.<delivered>.<place>.<consumer's>.<time>.<behind>`; with a domain two more stand before the stream, and a
-    token may stand last. The client's own reading makes six objects of it, for each message.
-    """
-    tokens = reply.split(".")
-    first = 4 if len(tokens) == 9 else 6
-    if len(tokens) < first + 5 or tokens[1] != "ACK":
-        raise nats.errors.NotJSMessageError
-    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 4])
-
-
-@lru_cache(maxsize=4096)
-def _tenant_of(subject: str) -> UUID:
-    """Return the tenant that a subject names. Raises IndexError or ValueError."""
-    return UUID(subject.split(".")[2])
-
-
-def read(subject: str, body: bytes, handlers: Mapping[type[Any], Handler]) -> tuple[UUID, Message | None, str | None]:
-    """Return the subject's tenant, and the message or what is wrong with it."""
-    tenant_id = UUID(int=0)
-    try:
-        tenant_id = _tenant_of(subject)
-    except (IndexError, ValueError):
-        return tenant_id, None, "the subject names no tenant"
-    kind = class_of(subject)
-    if kind is None or kind not in handlers:
-        return tenant_id, None, "the subject belongs to no message that is handled here"
-    try:
-        message = decode(body, kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return tenant_id, None, error_text(error)
-    if message.tenant_id != tenant_id:
-        return tenant_id, None, "the body names another tenant than the subject"
-    if b"\\u0000" in body and _has_nul(msgspec.to_builtins(message)):
-        return tenant_id, None, "a text holds the character NUL"
-    return tenant_id, message, None
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
-    return isinstance(value, list | tuple) and any(map(_has_nul, value))
 
 
 def _is_outage(error: Exception) -> bool:

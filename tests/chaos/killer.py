@@ -18,8 +18,9 @@ import asyncpg
 from services.audit.journal import Witness
 from services.supervisor import ServiceProcess
 from shared import consuming
-from shared.consuming import MAX_DEATHS, Consumer, Delivery
+from shared.consuming import MAX_DEATHS, Consumer
 from shared.database import Tx
+from shared.pending import Delivery
 from tests.chaos.faults import back, restart_soon
 from tests.chaos.frame import CaseFailedError, Tenancy, World, until
 

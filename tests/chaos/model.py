@@ -34,13 +34,14 @@ from hypothesis.stateful import (
 from services.composing import SERVICES, build
 from services.stack import master_key
 from shared import fail_points, telemetry
-from shared.consuming import AtFaultError, Consumer, Delivery, read
+from shared.consuming import AtFaultError, Consumer
 from shared.embedded.environment import database_roles, service_environment
 from shared.embedded.folder import kept_passwords, open_folder
 from shared.embedded.postgres import PostgresServer
 from shared.embedded.processes import Child
 from shared.errors import NotFoundError, NotYetError
 from shared.migrations import migrate_all
+from shared.pending import Delivery, read
 from shared.service import Service
 from tests.chaos.frame import CaseFailedError, World
 from tests.chaos.tenants import PLENTY, POLICY, STAFF

@@ -21,10 +21,11 @@ def _put(where: Any, name: str, what: Any) -> None:
 def without_inbox_check() -> None:
     """A message is applied whenever it comes, and nobody notes it."""
     from shared import consuming
-    from shared.consuming import Consumer, Delivery, _identity
+    from shared.consuming import Consumer
+    from shared.pending import Delivery, identity
 
     async def claim(_: Consumer, __: Any, group: list[Delivery]) -> dict[Any, Delivery]:
-        return {_identity(each): each for each in group}
+        return {identity(each): each for each in group}
 
     def opening(_: list[Delivery]) -> None:
         """What would note them together with BEGIN."""
@@ -35,7 +36,8 @@ def without_inbox_check() -> None:
 
 def ack_before_commit() -> None:
     """Messages are acknowledged when they come, not when they have been applied."""
-    from shared.consuming import AtFaultError, Consumer, Delivery
+    from shared.consuming import AtFaultError, Consumer
+    from shared.pending import Delivery
 
     transact = Consumer._transact
 

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 
 from services.audit.findings import CHECKS
-from shared.consuming import read
 from shared.fail_points import POINTS
 from shared.messages.routing import EntryAppended
+from shared.pending import read
 from shared.policy.compiling import compile_policy
 from shared.policy.documents import parse
 from tests.chaos.cases import gate

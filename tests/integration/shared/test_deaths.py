@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from shared.consuming import Consumer, Delivery
+from shared.consuming import Consumer
+from shared.pending import Delivery
 from tests.integration.shared.crashing import POISON
 from tests.integration.shared.test_crashes import Child
 from tests.stack import Stack, a_request

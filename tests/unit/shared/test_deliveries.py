@@ -6,7 +6,7 @@ import nats.errors
 import pytest
 from nats.aio.msg import Msg
 
-from shared.consuming import told_by
+from shared.pending import told_by
 
 REPLIES = (
     "$JS.ACK.ROUTING.reporting-on-entry.1.4711.12.1763772000000000000.3",
