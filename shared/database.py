@@ -365,7 +365,8 @@ class Database:
         try:
             await asyncio.wait_for(_rolled_back(connection), self.settings.command_seconds)
         except BaseException:
-            connection.terminate()
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has taken it back already: it was lost
+                connection.terminate()
 
     async def connect(self, role: str = "worker") -> asyncpg.Connection:
         """A connection outside the pools, for a session lock; the caller closes it."""

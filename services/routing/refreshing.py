@@ -11,12 +11,10 @@ import structlog
 from services.routing.repository import clocks
 from services.routing.repository.clocks import Due
 from services.routing.writing import Desk
-from shared.database import OUTAGES, Database
-from shared.errors import UnavailableError
+from shared.database import Database, is_outage
 from shared.telemetry import describe
 
 POSTPONED_SECONDS = 60.0
-_OUTAGES: tuple[type[BaseException], ...] = (*OUTAGES, UnavailableError)
 
 log = structlog.get_logger()
 
@@ -26,9 +24,9 @@ def set_aside(loop: str, tenant_id: UUID) -> Iterator[None]:
     """Keep what goes wrong with one tenant from the others; an outage is everybody's and goes up."""
     try:
         yield
-    except _OUTAGES:
-        raise
     except Exception as error:
+        if is_outage(error):
+            raise
         log.error("tenant_skipped", loop=loop, tenant_id=str(tenant_id), **describe(error))
 
 
@@ -44,9 +42,9 @@ async def look_anew(desk: Desk, db: Database, due: Sequence[Due], *, at_their_in
                 writing = await desk.begin(tx, each.case_id, at=each.wake_at if at_their_instant else None)
                 if writing is not None:
                     await desk.save(writing)
-    except _OUTAGES:
-        raise
     except Exception as error:
+        if is_outage(error):
+            raise
         if len(due) > 1:
             for each in due:
                 await look_anew(desk, db, [each], at_their_instant=at_their_instant)
