@@ -28,7 +28,7 @@ from services.intake.envelope import TenantKeys
 from services.intake.storing import IdentityRaceError, Lot, Offer, Outcome, Stored, is_plain, store, store_plainly
 from services.intake.vault import Vault
 from shared import fail_points
-from shared.database import OUTAGES, Database
+from shared.database import Database, is_outage
 from shared.errors import DomainError, TooManyError, UnavailableError
 from shared.reference import Reference, Tenant
 from shared.telemetry import describe
@@ -290,7 +290,7 @@ class Storing:
         try:
             await self._transact(entries, _LOCK_SECONDS)
         except Exception as error:
-            if _is_outage(error) and not isinstance(error, asyncpg.LockNotAvailableError):
+            if is_outage(error) and not isinstance(error, asyncpg.LockNotAvailableError):
                 self._give_up(self._shared, entries, error)
                 return
             structlog.get_logger().warning("batch_divided", count=len(entries), **describe(error))
@@ -307,7 +307,7 @@ class Storing:
             await self._transact(entries, None)
         except Exception as error:
             line.until = loop.time() + _APART_SECONDS
-            if _is_outage(error):
+            if is_outage(error):
                 self._give_up(line, entries, error)
             elif isinstance(error, ContendedError):
                 for entry in entries:
@@ -402,10 +402,6 @@ def _lots(by_tenant: Mapping[UUID, Sequence[Waiting]]) -> list[Lot]:
         Lot(tenant=each[-1].tenant, keys=each[-1].keys, offers=[entry.offer for entry in each])
         for each in by_tenant.values()
     ]
-
-
-def _is_outage(error: Exception) -> bool:
-    return isinstance(error, (UnavailableError, *OUTAGES))
 
 
 def settle(entry: Waiting, outcome: Outcome | Exception) -> None:

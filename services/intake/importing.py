@@ -21,7 +21,7 @@ from services.intake.repository import imports as rows
 from services.intake.repository.imports import Chunk, FaultRow, ImportRow
 from services.intake.storing import IdentityRaceError, Lot, Offer, Outcome, Stored, store
 from services.intake.taking import current_policy
-from shared.database import OUTAGES, Tx
+from shared.database import Tx, is_outage
 from shared.engine.model import SYSTEM
 from shared.engine.rules import CompiledPolicy
 from shared.errors import DomainError, FieldError, UnavailableError
@@ -133,7 +133,7 @@ class Imports:
             return  # the chunk is where it was
         except Exception as error:
             structlog.get_logger().warning("import_failed", tenant_id=tenant_id, **describe(error))
-            if chunk is None or isinstance(error, OUTAGES):
+            if chunk is None or is_outage(error):
                 return
             await self._put_off(tenant_id, chunk, error)
 
