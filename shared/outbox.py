@@ -35,8 +35,9 @@ Row = tuple[UUID, UUID, str, bytes]
 async def add(tx: Tx, message: Message) -> None:
     """Tell `message` to the other services if, and only if, the transaction commits.
 
-    Messages of one service are published in the order in which they were added. One whose id is in the outbox already is not added again:
-    the same fact bears the same id. TooLargeError for one that no stream would take.
+    What one transaction adds is published in that order, after whatever was committed before; transactions under way at one moment have no
+    order among them. A message whose id is in the outbox already is not added again: the same fact bears the same id. TooLargeError for one
+    that no stream would take.
 
     They are collected, and stored in one statement right before the commit.
     """

@@ -1,4 +1,4 @@
-"""The relay: publishes what is in the outbox, in the order of its ids, and refills a stream that has lost messages.
+"""The relay: publishes what is in the outbox, as it is committed and in the order of its ids, and refills a stream that has lost messages.
 
 One relay per service works at a time; it holds a session lock of PostgreSQL, replicas wait for it. PostgreSQL is the
 record and the stream is transport: an acknowledgement is a strong hint, not proof. So rows stay after publishing,
