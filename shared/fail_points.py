@@ -35,7 +35,7 @@ POINTS = frozenset(
         "routing.ticked",  # the tick is written, and not noted as told
         "sla.entered",  # a line is kept, and its case not yet looked at
         "sla.claimed",  # due cases are locked, nothing is folded
-        "sla.folded",  # effects are written, the next wake-up is not
+        "sla.folded",  # cases are folded and amounts posted; announcements, the next wake-up and messages are not written
         "sla.told",  # everything is written with its messages, nothing is committed
         "notify.stored",  # deliveries are written, nothing is committed
         "notify.claimed",  # a delivery is ours to send, nothing is written

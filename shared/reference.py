@@ -8,6 +8,7 @@ version) is compiled once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -223,11 +224,19 @@ class Reference:
 
         return await self._policies.through((tenant_id, version), load)
 
-    async def calendars(self, tenant_id: UUID) -> CalendarBook:
-        """Return the tenant's calendars with all their editions: those of the policy's versions and those published by themselves."""
+    def policy_at_hand(self, tenant_id: UUID, version: int) -> CompiledPolicy | None:
+        """Return a version that is compiled already, for who cannot wait."""
+        return self._policies.get((tenant_id, version))
+
+    async def calendars(self, tenant_id: UUID, tx: Tx | None = None) -> CalendarBook:
+        """Return the tenant's calendars with all their editions: those of the policy's versions and those published by themselves.
+
+        Args:
+            tx: of the tenant, among others perhaps, for who has a transaction and need not wait for another one.
+        """
         found = self._books.get(tenant_id)
         if found is None:
-            async with self._database.worker_tx(tenant_id) as tx:
+            async with self._database.worker_tx(tenant_id) if tx is None else contextlib.nullcontext(tx) as tx:
                 tenant = await tx.fetchrow(TENANT, tenant_id)
                 policies = await tx.fetch(POLICY_CALENDARS, tenant_id)
                 published = await tx.fetch(CALENDARS_OF_TENANT, tenant_id)

@@ -15,17 +15,21 @@ import asyncpg
 
 from services.audit import (
     accepted,
+    answers,
     assigned,
     books,
+    budgets,
     cases,
     copies,
     facts,
+    fences,
     figures,
     keys,
     notices,
     reference,
     seals,
     tenants,
+    times,
     transport,
     vault,
 )
@@ -185,8 +189,10 @@ def undisturbed() -> Iterator[None]:
 # (comparison, the promise that cannot be shown to be kept when it fails)
 COMPARISONS: Final = (
     (tenants, "I14"),
+    (fences, "I14"),
     (keys, "I9"),
     (accepted, "I1"),
+    (answers, "I10"),
     (vault, "I1"),
     (seals, "I1"),
     (cases, "I13"),
@@ -198,6 +204,8 @@ COMPARISONS: Final = (
     (facts, "I8"),
     (transport, "I9"),
     (books, "I9"),
+    (budgets, "I6"),
+    (times, "I13"),
 )
 OF_STREAMS: Final = frozenset({"tenants", "transport"})
 """The parts that ask what lies in NATS."""

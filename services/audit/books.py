@@ -1,9 +1,8 @@
-"""Books that are kept beside complaints: imports, numbers, addresses, clocks of sandboxes, publications, budgets, what refers to what."""
+"""Books that are kept beside complaints: imports, numbers, addresses, clocks of sandboxes, publications, what refers to what."""
 
 from __future__ import annotations
 
-from collections import Counter
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -271,16 +270,6 @@ SELECT tenant_id, delivery_id, 'an attempt that ends without an outcome'
   FROM notify.delivery_attempt
  WHERE (ended_at IS NULL) <> (outcome IS NULL)"""
 
-BUDGETS: Final = """
-SELECT tenant_id, channel, day, used
-  FROM notify.day_budget"""
-
-ATTEMPTS: Final = """
-SELECT d.tenant_id, d.channel, d.round, a.at
-  FROM notify.delivery d
-  JOIN notify.delivery_attempt a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.delivery_id AND a.attempt = 1
- WHERE d.channel IN ('sms', 'email')"""
-
 GHOSTS: Final = """
 SELECT i.tenant_id, i.consumer || ' ' || i.message_id, 'has applied what nobody has told'
   FROM {service}.inbox i
@@ -325,7 +314,6 @@ async def check(look: Look) -> None:
     await _moves(look)
     await _clocks(look)
     await _ticks(look)
-    await _budgets(look)
     await _inboxes(look)
 
 
@@ -374,33 +362,6 @@ async def _moves(look: Look) -> None:
                     tenant_id=tenant_id,
                     may_pass=True,
                 )
-
-
-async def _budgets(look: Look) -> None:
-    """I6: as many messages were taken from the budget of a day as were sent on it, however often each was tried.
-
-    A message that somebody sends again is paid for again. Budgets go when two days have passed.
-    """
-    if look.misplaced or any(each.check in ("I5", "I6", "I7") for each in look.findings.all()):
-        return
-    clocks = {row["tenant_id"]: row["now"] for row in await look.rows(TEST_CLOCKS)}
-    sent: Counter[tuple[UUID, str, date]] = Counter()
-    again: Counter[tuple[UUID, str]] = Counter()
-    for tenant_id, channel, round_, at in await look.rows(ATTEMPTS):
-        again[tenant_id, channel] += round_
-        if (day := look.day(tenant_id, at)) is not None:
-            sent[tenant_id, channel, day] += 1
-    used = {(row["tenant_id"], row["channel"], row["day"]): row["used"] for row in await look.rows(BUDGETS)}
-    for place in used.keys() | sent.keys():
-        tenant_id, channel, day = place
-        look.findings.looked_at(1)
-        today = look.day(tenant_id, clocks.get(tenant_id, look.now))
-        is_kept = (place in used and tenant_id in look.tenants) or (
-            today is not None and day >= today - timedelta(days=1)
-        )
-        if is_kept and not sent[place] <= used.get(place, 0) <= sent[place] + again[tenant_id, channel]:
-            what = f"{used.get(place, 0)} messages taken from the budget, {sent[place]} were sent"
-            look.findings.add("I6", f"budget {tenant_id} {channel} {day}", what, tenant_id=tenant_id, may_pass=True)
 
 
 async def _clocks(look: Look) -> None:

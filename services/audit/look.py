@@ -36,7 +36,7 @@ SELECT tenant_id, key, complaint_id, encode(request_sha256, 'hex')
   FROM intake.receipt"""
 
 COMPLAINTS: Final = """
-SELECT tenant_id, complaint_id, number, source, complainant_id, stored_at
+SELECT tenant_id, complaint_id, number, source, complainant_id, stored_at, received_at, policy_version, duplicate_of
   FROM intake.complaint"""
 
 
@@ -64,6 +64,9 @@ class Complaint(Struct, frozen=True):
     source: str
     complainant_id: UUID
     stored_at: datetime
+    received_at: datetime
+    policy_version: int
+    duplicate_of: UUID | None
 
 
 class Receipt(Struct, frozen=True):

@@ -11,7 +11,16 @@ from uuid import UUID
 import nats
 from msgspec import Struct
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    ConsumerInfo,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
 from nats.js.errors import NotFoundError
 
 from services.audit.wire import Message, wire
@@ -33,17 +42,22 @@ class Held(Struct, frozen=True, gc=False):
 
 
 class Durable(Struct, frozen=True):
+    """`fault`: why it does not hand out every message until each is acknowledged, if so."""
+
     name: str
     filters: tuple[str, ...]
+    fault: str = ""
 
 
 class Stream(Struct, frozen=True, kw_only=True):
-    """`last_seq`: as it was before the database was looked at; what came later may be newer than that look."""
+    """`last_seq`: as it was before the database was looked at; what came later may be newer than that look. `fault`: why it does not keep
+    on the disk whatever its service tells, if so."""
 
     service: str
     last_seq: int
     messages: list[Held]
     durables: tuple[Durable, ...]
+    fault: str = ""
 
 
 class Streams:
@@ -85,12 +99,14 @@ class Streams:
 
     async def _stream(self, service: str, last_seq: int) -> Stream:
         name = service.upper()
-        durables = tuple(
-            Durable(each.name, tuple(each.config.filter_subjects or filter(None, (each.config.filter_subject,))))
-            for each in await self._js.consumers_info(name)
-            if each.config.durable_name
+        config = (await self._js.stream_info(name)).config
+        return Stream(
+            service=service,
+            last_seq=last_seq,
+            messages=await self._messages(name),
+            durables=tuple(_durable(each) for each in await self._js.consumers_info(name) if each.config.durable_name),
+            fault=_stream_fault(service, config),
         )
-        return Stream(service=service, last_seq=last_seq, messages=await self._messages(name), durables=durables)
 
     async def _messages(self, name: str) -> list[Held]:
         """Read everything through a consumer that goes by itself and changes nothing."""
@@ -112,6 +128,39 @@ class Streams:
         finally:
             await self._js.delete_consumer(name, consumer)
         return found
+
+
+def _durable(consumer: ConsumerInfo) -> Durable:
+    config = consumer.config
+    filters = tuple(config.filter_subjects or filter(None, (config.filter_subject,)))
+    return Durable(consumer.name, filters, _consumer_fault(consumer))
+
+
+def _consumer_fault(consumer: ConsumerInfo) -> str:
+    config = consumer.config
+    if consumer.paused:
+        return "is paused"
+    if config.ack_policy not in (AckPolicy.EXPLICIT, AckPolicy.EXPLICIT.value):
+        return "takes messages for applied before they are"
+    if (config.max_deliver or -1) > 0:
+        return "gives messages up by itself"
+    if config.headers_only:
+        return "is not told what messages say"
+    if config.deliver_policy not in (DeliverPolicy.ALL, DeliverPolicy.ALL.value):
+        return "does not begin at the beginning"
+    return ""
+
+
+def _stream_fault(service: str, config: StreamConfig) -> str:
+    if config.storage not in (StorageType.FILE, StorageType.FILE.value):
+        return "is not on the disk"
+    if config.retention not in (RetentionPolicy.LIMITS, RetentionPolicy.LIMITS.value):
+        return "lets go what somebody has read"
+    if config.discard not in (DiscardPolicy.NEW, DiscardPolicy.NEW.value) or (config.max_msgs_per_subject or -1) > 0:
+        return "pushes out what is old"
+    if config.subjects != [f"{service}.v1.>"]:
+        return "takes other messages than its service's"
+    return ""
 
 
 def _held(message: Message) -> Held:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import Final
+from typing import Any, Final
+from uuid import UUID
 
 from services.audit.look import LIVE, Look
 from services.audit.streams import SERVICES, Stream, tenant_in
@@ -39,9 +40,27 @@ SELECT o.tenant_id, o.message_id, o.subject
        SELECT FROM {consumer}.dead_letter d
         WHERE d.consumer = $2 AND d.message_key = o.message_id::text AND d.state IN ('done', 'discarded'))"""
 
+# Whether somebody has applied one of some messages.
+TAKEN: Final = """
+SELECT consumer, message_id
+  FROM {service}.inbox
+ WHERE message_id = ANY ($1)"""
+
+SAMPLES: Final = 20
+"""So many messages of a kind show who listens to it."""
+
 DEAD: Final = """
-SELECT tenant_id, dead_letter_id, consumer, message_key, subject, state
-  FROM {service}.dead_letter"""
+SELECT d.tenant_id, d.dead_letter_id, d.consumer, d.message_key, d.subject, d.body, d.state, d.attempts, d.resolved_at, d.resolved_by,
+       EXISTS (SELECT FROM {service}.credential c WHERE d.resolved_by = c.role || ':' || c.credential_id OR d.resolved_by = c.staff_id)
+           AS is_by_somebody
+  FROM {service}.dead_letter d"""
+
+PLACES: Final = """
+SELECT coalesce(max(id), 0) AS last, pg_get_serial_sequence('{service}.outbox', 'id') AS sequence
+  FROM {service}.outbox"""
+
+NEXT: Final = """
+SELECT last_value FROM {sequence}"""
 
 # Copies of timelines: each line that routing wrote has come to everybody who keeps them.
 COPIES: Final = """
@@ -66,6 +85,8 @@ async def check(look: Look) -> None:
     for stream in look.streams.values():
         _held(look, stream, settled)
     await _applied(look)
+    await _listening(look)
+    await _sequences(look)
     for table in COPIES_IN:
         for row in await look.rows(COPIES.format(table=table)):
             look.findings.looked_at(1)
@@ -90,7 +111,11 @@ async def _dead_letters(look: Look) -> set[str]:
     settled: set[str] = set()
     for service in SERVICES:
         for row in await look.rows(DEAD.format(service=service)):
-            if row["state"] in ("done", "discarded"):
+            fault = _misreported(look, service, row)
+            if fault is not None and row["dead_letter_id"] not in look.misplaced:
+                name = f"{row['consumer']} {row['message_key']}"
+                look.findings.add("I9", name, f"a dead letter {fault}", tenant_id=row["tenant_id"])
+            elif row["state"] in ("done", "discarded"):
                 settled.add(row["message_key"])
             elif row["dead_letter_id"] not in look.misplaced:
                 look.findings.add(
@@ -101,6 +126,25 @@ async def _dead_letters(look: Look) -> set[str]:
                     may_pass=row["state"] == "retry",
                 )
     return settled
+
+
+def _misreported(look: Look, service: str, row: Any) -> str | None:
+    """Say what a dead letter says that is not so."""
+    if not row["consumer"].startswith(f"{service}-on-") or row["attempts"] < 1:
+        return "of nobody who listens"
+    if (row["resolved_at"] is None) != (row["state"] == "dead"):
+        return f"is {row['state']}, and {'nobody has seen to it' if row['resolved_at'] is None else 'somebody has'}"
+    if row["state"] == "discarded" and not row["is_by_somebody"]:
+        return "was discarded by nobody"
+    for each in SERVICES:
+        told = look.told.rows.get((each, as_uuid(row["message_key"])))
+        if told is not None and (told.tenant_id, told.subject, told.body) != (
+            row["tenant_id"],
+            row["subject"],
+            hash(row["body"]),
+        ):
+            return "says otherwise than was told"
+    return None
 
 
 def _published(look: Look) -> None:
@@ -187,6 +231,49 @@ async def _applied(look: Look) -> None:
                     may_pass=True,
                 )
         look.findings.looked_at(1)
+
+
+async def _listening(look: Look) -> None:
+    """Streams keep everything, consumers are handed everything, and whoever has applied a kind of message still listens to it."""
+    kinds: dict[tuple[str, str], list[UUID]] = defaultdict(list)
+    for (producer, message_id), row in look.told.rows.items():
+        some = kinds[producer, _kind(row.subject)]
+        if len(some) < SAMPLES:
+            some.append(message_id)
+    of_message = {message_id: kind for kind, some in kinds.items() for message_id in some}
+    heard: dict[tuple[str, str], set[str]] = defaultdict(set)  # (producer, consumer) → subjects
+    for service in SERVICES:
+        for row in await look.rows(TAKEN.format(service=service), list(of_message)):
+            producer, kind = of_message[row["message_id"]]
+            heard[producer, row["consumer"]].add(kind)
+    for producer, stream in look.streams.items():
+        look.findings.looked_at(1)
+        if stream.fault:
+            look.findings.add("I9", f"stream {producer}", stream.fault)
+        for durable in stream.durables:
+            look.findings.looked_at(1)
+            listens = re.compile("|".join(map(_pattern, durable.filters)) or ".*").fullmatch
+            missed = [kind for kind in heard[producer, durable.name] if not listens(kind)]
+            what = durable.fault or (f"listens to {missed[0]} no more" if missed else "")
+            if what:
+                look.findings.add("I9", durable.name, what)
+
+
+async def _sequences(look: Look) -> None:
+    """The next row of an outbox gets a place of its own."""
+    for service in SERVICES:
+        [row] = await look.rows(PLACES.format(service=service))
+        if row["sequence"] is not None:
+            [next_] = await look.rows(NEXT.format(sequence=row["sequence"]))
+            if next_["last_value"] < row["last"]:
+                what = f"would number its next row {next_['last_value'] + 1}, and has {row['last']} already"
+                look.findings.add("I9", f"{service}.outbox", what)
+
+
+def _kind(subject: str) -> str:
+    """The subject without its tenant."""
+    service, version, _, kind = (*subject.split(".", 3), "", "", "", "")[:4]
+    return f"{service}.{version}.*.{kind}"
 
 
 def _pattern(subject: str) -> str:

@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
 from services.sla import repository
-from services.sla.loops import TICKS, Folding
+from services.sla.folding import TICKS, Folding
 from services.sla.repository import Watched
 from shared.auth import Caller, requires
 from shared.database import Tx

@@ -8,6 +8,7 @@ from typing import Any
 
 from services.sla import handlers
 from services.sla.api import HANDLERS
+from services.sla.folding import WAKE_UPS
 from services.sla.loops import WakeUps
 from services.sla.settings import SlaSettings
 from shared.service import Loop, Runtime, Service, ServiceSpec
@@ -16,13 +17,13 @@ from shared.settings import load
 
 
 def _loops(runtime: Runtime[Any]) -> list[Loop]:
-    return [Loop("wake-ups", WakeUps(runtime).step, idle_seconds=1.0)]
+    return [Loop(WAKE_UPS, WakeUps(runtime).step, idle_seconds=1.0)]
 
 
 SPEC = ServiceSpec(
     name="sla",
     route_handlers=HANDLERS,
-    consumers=lambda runtime: handlers.consumers(runtime, lambda: runtime.wake("wake-ups")),
+    consumers=handlers.consumers,
     loops=_loops,
     description="Deadlines, escalations, penalties: by when, are we late, who pays what, and why.",
 )

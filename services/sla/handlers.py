@@ -1,12 +1,11 @@
-"""Message edge: what is told is stored, and the case is put on the list of those to look at. No rules."""
+"""Message edge: what is told is stored, and its case folded with it, or put on the list of those to look at. No rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.sla import repository
-from shared import fail_points
+from services.sla.folding import WAKE_UPS, AtOnce
 from shared.consuming import Collecting, Consumer
 from shared.database import Tx
 from shared.messages import ClockAdvanced, ClockTicked, EntryAppended
@@ -15,25 +14,11 @@ from shared.service import Runtime
 SERVICE = "sla"
 
 
-def consumers(runtime: Runtime[Any], wake: Callable[[], None]) -> list[Consumer]:
-    def on_entry(message: EntryAppended, tx: Tx) -> None:
-        tx.at_the_end(store, for_all=True).append(
-            repository.Line(
-                message.tenant_id,
-                message.case_id,
-                message.entry.seq,
-                message.case_kind,
-                message.policy_version,
-                message.number,
-                message.silent,
-                message.entry,
-            )
-        )
+def consumers(runtime: Runtime[Any]) -> list[Consumer]:
+    at_once = AtOnce(runtime)
 
-    async def store(tx: Tx, lines: Sequence[repository.Line]) -> None:
-        await repository.add_entries(tx, lines)
-        fail_points.reach("sla.entered")
-        tx.after_commit(wake)
+    def wake() -> None:
+        runtime.wake(WAKE_UPS)
 
     async def on_tick(message: ClockTicked, tx: Tx) -> None:
         await repository.set_tick(tx, message.tenant_id, message.at)
@@ -43,13 +28,14 @@ def consumers(runtime: Runtime[Any], wake: Callable[[], None]) -> list[Consumer]
         await repository.begin_advance(tx, message.tenant_id, message.operation_id, message.target)
         tx.after_commit(wake)
 
-    # Entries and ticks share one consumer: a tick means that every entry stamped before it has been applied.
+    # Entries and ticks share one consumer: a tick means that every entry before it has been applied.
     return [
         *runtime.reference.consumers(SERVICE),
         Consumer(
             SERVICE,
             "routing",
             name="sla-on-entry",
-            handlers={EntryAppended: Collecting(on_entry), ClockTicked: on_tick, ClockAdvanced: on_advance},
+            handlers={EntryAppended: Collecting(at_once.take_down), ClockTicked: on_tick, ClockAdvanced: on_advance},
+            at_last=at_once.close,
         ),
     ]

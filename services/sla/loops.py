@@ -1,4 +1,4 @@
-"""Background edge: cases are looked at when their time has come or something was told about them.
+"""Background edge: cases are looked at when their time has come, or something was told about them that could not be folded at once.
 
 One transaction a batch: lock the rows, fold, write what is new with its messages, and the next instant to look. Whatever is killed when, an
 announcement is made once and the ledger says what the fold says.
@@ -9,37 +9,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 from msgspec import Struct
 
 from services.sla import repository
+from services.sla.folding import BREATH, SOON, TICKS, Folding, store
 from services.sla.repository import Advance, Upcoming, Watched
 from services.sla.settings import SlaSettings
 from services.sla.telling import Batch
 from shared import fail_points, outbox
 from shared.database import Tx
-from shared.engine.calendar import CalendarBook
-from shared.engine.case import Case, LoopError, replay
-from shared.engine.rules import CompiledPolicy
+from shared.engine.case import LoopError
 from shared.errors import NotYetError
 from shared.ids import derived_id
 from shared.messages import LIVE, ClockSettled
-from shared.reference import Reference
 from shared.service import Runtime
 
 log = structlog.get_logger()
 RETRY_SECONDS = 0.5
-TICKS = "ticks"
-"""The part of the runtime that holds the last tick of each time."""
-
-SOON = datetime(1900, 1, 1, tzinfo=UTC)
-"""The wake-up of a case about which something was told: at once, whatever the time.
-
-PostgreSQL's -infinity would not come through the driver."""
-
 AT_ONCE = 3
 """Batches in hand at a time: while the database works for some, another is folded."""
 
@@ -51,9 +41,6 @@ LEAST_BATCH = 20
 
 MOST_ROUNDS = 10
 """Rounds that go over into each other, before the loop tells that it has done something."""
-
-BREATH = 10
-"""Cases folded in a row, before whatever else this process does has its turn."""
 
 
 class Turn(Struct, frozen=True):
@@ -206,13 +193,7 @@ class WakeUps:
                 await asyncio.sleep(0)
         if missing:
             await repository.forget_wake(tx, tenant_id, missing)
-        await repository.announce(tx, tenant_id, batch.announced)
-        batch.took_back(await repository.withdraw(tx, tenant_id, batch.withdrawn))
-        await repository.post(tx, tenant_id, batch.rows)
-        fail_points.reach("sla.folded")
-        await repository.rest(tx, tenant_id, batch.rests)
-        await outbox.add_many(tx, batch.messages)
-        fail_points.reach("sla.told")
+        await store(tx, [batch])
 
 
 def share_of_round(tenants: int, most: int) -> int:
@@ -225,39 +206,3 @@ def _now(upcoming: Upcoming, ticks: Mapping[UUID, datetime]) -> datetime:
     if upcoming.sandbox is None:
         return SOON
     return ticks.get(upcoming.tenant_id if upcoming.sandbox else LIVE, SOON)
-
-
-class Folding:
-    """Applies timelines of one tenant; what they need is asked for once."""
-
-    def __init__(self, reference: Reference, tenant_id: UUID) -> None:
-        self._reference = reference
-        self._tenant_id = tenant_id
-        self._policies: dict[frozenset[int], dict[int, CompiledPolicy]] = {}  # by the versions that a timeline names
-        self._calendars: CalendarBook | None = None
-
-    async def fold(self, case: Watched) -> Case:
-        """The case with its timeline applied. NotYetError while a policy version it names has not arrived."""
-        versions = frozenset([case.policy_version, *_later_versions(case)])
-        policies = self._policies.get(versions)
-        if policies is None:
-            policies = {version: await self._reference.policy(self._tenant_id, version) for version in versions}
-            self._policies[versions] = policies
-        if self._calendars is None:
-            self._calendars = await self._reference.calendars(self._tenant_id)
-        folded = replay(
-            policies, case.timeline, self._calendars, policy_version=case.policy_version, case_kind=case.case_kind
-        )
-        if case.case_kind == "duty":
-            start = case.timeline[0].at
-            folded.begin_duties(start, start + timedelta(days=366))
-        return folded
-
-
-def _later_versions(case: Watched) -> list[int]:
-    """The versions of the policy that the case went over to."""
-    return [
-        int(entry.data["version"])
-        for entry in case.timeline
-        if entry.kind == "policy_changed" and "version" in entry.data
-    ]

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from services.sla.domain.ledger import Position
+from shared import outbox
 from shared.database import Record, Tx
 from shared.engine.model import EffectView, Entry, PenaltyView
 
@@ -26,6 +27,10 @@ _timeline = msgspec.json.Decoder(list[Entry])
 _encode = msgspec.json.Encoder().encode
 _told = msgspec.json.Decoder(dict[str, bool])
 _posted = msgspec.json.Decoder(list[_Posted])
+
+
+Key = tuple[UUID, UUID]
+"""Tenant and case."""
 
 
 class Watched(Struct, frozen=True):
@@ -50,7 +55,8 @@ class Watched(Struct, frozen=True):
     positions: dict[str, Position]
 
 
-# Lines, each once, and their cases on the list of those to look at.
+# Lines, each once, and their cases on the list of those to look at: locked until the transaction ends, in their order.
+# Nothing but what was just stored is known of a case whose row is new, which nobody has locked (xmax).
 ADD_ENTRIES = """
 WITH told AS (
     SELECT *
@@ -72,7 +78,14 @@ SELECT tenant_id, case_id, min(case_kind), (array_agg(policy_version ORDER BY se
 ON CONFLICT (tenant_id, case_id) DO UPDATE
    SET wake_at = '1900-01-01 00:00:00+00',
        number = CASE WHEN c.number = '' THEN excluded.number ELSE c.number END,
-       silent = c.silent OR excluded.silent"""
+       silent = c.silent OR excluded.silent
+RETURNING tenant_id, case_id, case_kind, policy_version, number, silent, folded_seq, folded_at, digest, postings, failures,
+          c.xmax = 0 AS is_new,
+          (SELECT tick.at
+             FROM tick
+            WHERE tick.tenant_id = CASE (SELECT tenant.sandbox FROM tenant WHERE tenant.tenant_id = c.tenant_id)
+                                   WHEN true THEN c.tenant_id
+                                   WHEN false THEN '00000000-0000-0000-0000-000000000000' END) AS now"""
 
 
 class Line(Struct, frozen=True, gc=False):
@@ -88,9 +101,37 @@ class Line(Struct, frozen=True, gc=False):
     entry: Entry
 
 
-async def add_entries(tx: Tx, lines: Sequence[Line]) -> None:
-    """Store lines, each once, and have their cases looked at; of any of the transaction's tenants."""
-    await tx.execute(ADD_ENTRIES, _json(lines))
+class Noted(Struct, frozen=True):
+    """A case that something was told about, with the columns of `CASE`; locked by the transaction.
+
+    `now` is the last tick of its tenant's time, None where there was none or the tenant has not arrived.
+    """
+
+    tenant_id: UUID
+    columns: tuple[Any, ...]
+    is_new: bool
+    now: datetime | None
+
+    @property
+    def key(self) -> Key:
+        return self.tenant_id, self.columns[0]
+
+    @property
+    def folded_seq(self) -> int:
+        seq: int = self.columns[5]
+        return seq
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self.columns[9])
+
+
+async def add_entries(tx: Tx, lines: Sequence[Line]) -> list[Noted]:
+    """Store lines, each once, have their cases looked at, and return these; of any of the transaction's tenants."""
+    return [
+        Noted(row["tenant_id"], tuple(row[1:11]), row["is_new"], row["now"])
+        for row in await tx.fetch(ADD_ENTRIES, _json(lines))
+    ]
 
 
 SET_TICK = """
@@ -126,18 +167,18 @@ SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at
 # A statement of its own after the claim: it sees whatever was told until the rows were locked.
 # Behind a SELECT nobody looks at an array's length: PostgreSQL finds a plan for few elements cheaper, and would make one each time.
 KNOWN = """
-SELECT w.case_id,
+SELECT w.tenant_id, w.case_id,
        (SELECT '[' || string_agg(e.entry::text, ',' ORDER BY e.seq) || ']'
           FROM timeline_entry e
-         WHERE e.tenant_id = $1 AND e.case_id = w.case_id) AS timeline,
+         WHERE e.tenant_id = w.tenant_id AND e.case_id = w.case_id) AS timeline,
        (SELECT json_object_agg(a.key, a.withdrawn_at IS NOT NULL)::text
           FROM announcement a
-         WHERE a.tenant_id = $1 AND a.case_id = w.case_id) AS told,
+         WHERE a.tenant_id = w.tenant_id AND a.case_id = w.case_id) AS told,
        (SELECT json_agg(json_build_object('key', p.key, 'posted_minor', p.posted_minor, 'digest', encode(p.digest, 'hex'),
                                           'penalty', p.penalty))::text
           FROM ledger_position p
-         WHERE p.tenant_id = $1 AND p.case_id = w.case_id) AS positions
-  FROM unnest((SELECT $2::uuid[])) AS w (case_id)"""
+         WHERE p.tenant_id = w.tenant_id AND p.case_id = w.case_id) AS positions
+  FROM unnest((SELECT $1::text::uuid[]), (SELECT $2::text::uuid[])) AS w (tenant_id, case_id)"""
 CASE = """
 SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at, digest, postings, failures
   FROM watched_case
@@ -147,37 +188,44 @@ SELECT case_id, case_kind, policy_version, number, silent, folded_seq, folded_at
 async def claim(tx: Tx, tenant_id: UUID, now: datetime, limit: int) -> list[Watched]:
     """The tenant's cases that are due, locked until the transaction ends; those that another replica has are skipped."""
     rows = await tx.fetch(CLAIM, tenant_id, now, limit)
-    return await _known(tx, tenant_id, rows)
+    known = await known_of(tx, [(tenant_id, row["case_id"]) for row in rows])
+    return [Watched(*(*row, *known[tenant_id, row["case_id"]])) for row in rows]
 
 
 async def watched(tx: Tx, tenant_id: UUID, case_id: UUID) -> Watched | None:
     row = await tx.fetchrow(CASE, tenant_id, case_id)
-    return None if row is None else (await _known(tx, tenant_id, [row]))[0]
+    if row is None:
+        return None
+    known = await known_of(tx, [(tenant_id, case_id)])
+    return Watched(*(*row, *known[tenant_id, case_id]))
 
 
-async def _known(tx: Tx, tenant_id: UUID, rows: Sequence[Any]) -> list[Watched]:
-    """The cases with their timelines, and with what was said and posted about them."""
-    if not rows:
-        return []
-    known = {row["case_id"]: row for row in await tx.fetch(KNOWN, tenant_id, [row["case_id"] for row in rows])}
-    found = []
-    for row in rows:
-        _, timeline, told, positions = known[row["case_id"]]
-        more = (
-            () if timeline is None else _without_gap(_timeline.decode(timeline)),
+Known = tuple[tuple[Entry, ...], dict[str, bool], dict[str, Position]]
+"""A case's timeline, and what was said and posted about it: the last fields of `Watched`."""
+
+
+async def known_of(tx: Tx, cases: Sequence[Key]) -> dict[Key, Known]:
+    """Return what is known of each of these cases, of any of the transaction's tenants."""
+    if not cases:
+        return {}
+    tenants, ids = zip(*cases, strict=True)
+    rows = await tx.fetch(KNOWN, f"{{{','.join(map(str, tenants))}}}", f"{{{','.join(map(str, ids))}}}")
+    return {
+        (tenant_id, case_id): (
+            () if timeline is None else without_gap(_timeline.decode(timeline)),
             {} if told is None else _told.decode(told),
             {} if positions is None else _positions(positions),
         )
-        found.append(Watched(*(*row, *more)))
-    return found
+        for tenant_id, case_id, timeline, told, positions in rows
+    }
 
 
 def _positions(text: str) -> dict[str, Position]:
     return {one.key: Position(one.posted_minor, bytes.fromhex(one.digest), one.penalty) for one in _posted.decode(text)}
 
 
-def _without_gap(lines: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The lines up to the first gap; they are in order, each once."""
+def without_gap(lines: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The lines up to the first gap; they are in order, each once, and there are some."""
     if lines[-1].seq == len(lines):
         return tuple(lines)
     return tuple(line for place, line in enumerate(lines, 1) if line.seq == place)
@@ -192,18 +240,36 @@ async def next_wake(tx: Tx, tenant_id: UUID, until: datetime) -> datetime | None
     return found
 
 
+# How cases are left after a look ($1), what is announced of them ($2), and the messages about it ($3 to $6).
 # Rows go as one text: the driver looks at each value of an array several times, which took a tenth of sla's time.
-# The keys are named once more as an array: for a join alone PostgreSQL reads all of the tenant's cases, as long as nobody has counted them.
-REST = """
+# The keys are named once more as arrays: for a join alone PostgreSQL reads all of the tenant's cases, as long as nobody has counted them.
+KEEP = """
 WITH rested AS MATERIALIZED (
     SELECT *
+      FROM json_to_recordset($1::text::json)
+           AS r (tenant_id uuid, case_id uuid, wake_at timestamptz, folded_seq integer, folded_at timestamptz, digest text,
+                 postings integer)),
+kept AS (
+    UPDATE watched_case AS c
+       SET wake_at = r.wake_at, folded_seq = r.folded_seq, folded_at = r.folded_at, digest = decode(r.digest, 'base64'),
+           postings = r.postings, failures = 0, error = NULL
+      FROM rested AS r
+     WHERE c.tenant_id = r.tenant_id AND c.case_id = r.case_id
+       AND c.tenant_id = ANY (ARRAY(SELECT tenant_id FROM rested)) AND c.case_id = ANY (ARRAY(SELECT case_id FROM rested))),
+announced AS (
+    INSERT INTO announcement (tenant_id, case_id, key, rule, clause, kind, at, addressee, what, data, late, silent)
+    SELECT tenant_id, case_id, key, rule, clause, kind, at, addressee, what, data, late, silent
       FROM json_to_recordset($2::text::json)
-           AS r (case_id uuid, wake_at timestamptz, folded_seq integer, folded_at timestamptz, digest text, postings integer))
-UPDATE watched_case AS c
-   SET wake_at = r.wake_at, folded_seq = r.folded_seq, folded_at = r.folded_at, digest = decode(r.digest, 'base64'),
-       postings = r.postings, failures = 0, error = NULL
-  FROM rested AS r
- WHERE c.tenant_id = $1 AND c.case_id = r.case_id AND c.case_id = ANY (ARRAY(SELECT case_id FROM rested))"""
+           AS n (tenant_id uuid, case_id uuid, key text, rule text, clause json, kind text, at timestamptz, addressee text, what text,
+                 data json, late boolean, silent boolean)
+    ON CONFLICT (tenant_id, case_id, key) DO NOTHING),
+told AS (
+    INSERT INTO outbox (tenant_id, message_id, subject, body)
+    SELECT *
+      FROM unnest((SELECT $3::uuid[]), (SELECT $4::uuid[]), (SELECT $5::text[]), (SELECT $6::bytea[]))
+    ON CONFLICT ON CONSTRAINT outbox_message_once DO NOTHING
+    RETURNING id, message_id)
+SELECT id, message_id FROM told ORDER BY id"""
 FAIL = """
 UPDATE watched_case
    SET failures = failures + 1, error = $3, wake_at = CASE WHEN failures >= 8 THEN NULL ELSE wake_at END
@@ -214,6 +280,7 @@ FORGET_WAKE = "UPDATE watched_case SET wake_at = NULL WHERE tenant_id = $1 AND c
 class Rest(Struct, frozen=True):
     """How a case is left after a look."""
 
+    tenant_id: UUID
     case_id: UUID
     wake_at: datetime | None
     folded_seq: int
@@ -222,38 +289,10 @@ class Rest(Struct, frozen=True):
     postings: int
 
 
-async def rest(tx: Tx, tenant_id: UUID, cases: Sequence[Rest]) -> None:
-    await tx.execute(REST, tenant_id, _json(cases))
-
-
-async def fail(tx: Tx, tenant_id: UUID, case_id: UUID, error: str) -> None:
-    """Note that a case could not be looked at; after eight times it is left alone until something new is told."""
-    await tx.execute(FAIL, tenant_id, case_id, error)
-
-
-async def forget_wake(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> None:
-    """Leave cases alone until something is told about them."""
-    await tx.execute(FORGET_WAKE, tenant_id, list(case_ids))
-
-
-ANNOUNCE = """
-INSERT INTO announcement (tenant_id, case_id, key, rule, clause, kind, at, addressee, what, data, late, silent)
-SELECT $1, case_id, key, rule, clause, kind, at, addressee, what, data, late, silent
-  FROM json_to_recordset($2::text::json)
-       AS n (case_id uuid, key text, rule text, clause json, kind text, at timestamptz, addressee text, what text, data json,
-             late boolean, silent boolean)
-ON CONFLICT (tenant_id, case_id, key) DO NOTHING"""
-WITHDRAW = """
-UPDATE announcement AS a SET withdrawn_at = clock_timestamp()
-  FROM unnest($2::uuid[], $3::text[]) AS w (case_id, key)
- WHERE a.tenant_id = $1 AND a.case_id = w.case_id AND a.key = w.key AND a.withdrawn_at IS NULL
-   AND a.case_id = ANY (ARRAY(SELECT unnest($2::uuid[])))
-RETURNING a.case_id, a.key, a.rule, a.clause::text AS clause, a.kind, a.at, a.addressee, a.what, a.data::text AS data, a.silent"""
-
-
-class _Announced(Struct, frozen=True, gc=False):
+class Announced(Struct, frozen=True, gc=False):
     """A row of announcements."""
 
+    tenant_id: UUID
     case_id: UUID
     key: str
     rule: str
@@ -267,27 +306,30 @@ class _Announced(Struct, frozen=True, gc=False):
     silent: bool
 
 
-async def announce(tx: Tx, tenant_id: UUID, made: Sequence[tuple[UUID, EffectView, bool]]) -> None:
-    """Record announcements as (case, effect, late)."""
-    if not made:
-        return
-    rows = [
-        _Announced(
-            case_id,
-            effect.key,
-            effect.rule,
-            effect.clause,
-            effect.kind,
-            effect.at,
-            effect.to,
-            effect.what,
-            effect.data,
-            late,
-            effect.silent,
-        )
-        for case_id, effect, late in made
-    ]
-    await tx.execute(ANNOUNCE, tenant_id, _json(rows))
+async def keep(tx: Tx, rests: Sequence[Rest], announced: Sequence[Announced]) -> None:
+    """Store how cases are left and what is announced of them, of any of the transaction's tenants, with all that it has told so far."""
+    told = outbox.take_back(tx)
+    if rests or announced or told:
+        rows = await tx.fetch(KEEP, _json(rests), _json(announced), *outbox.columns(told))
+        outbox.stored(tx, told, [(row["id"], row["message_id"]) for row in rows])
+
+
+async def fail(tx: Tx, tenant_id: UUID, case_id: UUID, error: str) -> None:
+    """Note that a case could not be looked at; after eight times it is left alone until something new is told."""
+    await tx.execute(FAIL, tenant_id, case_id, error)
+
+
+async def forget_wake(tx: Tx, tenant_id: UUID, case_ids: Sequence[UUID]) -> None:
+    """Leave cases alone until something is told about them."""
+    await tx.execute(FORGET_WAKE, tenant_id, list(case_ids))
+
+
+WITHDRAW = """
+UPDATE announcement AS a SET withdrawn_at = clock_timestamp()
+  FROM unnest($2::uuid[], $3::text[]) AS w (case_id, key)
+ WHERE a.tenant_id = $1 AND a.case_id = w.case_id AND a.key = w.key AND a.withdrawn_at IS NULL
+   AND a.case_id = ANY (ARRAY(SELECT unnest($2::uuid[])))
+RETURNING a.case_id, a.key, a.rule, a.clause::text AS clause, a.kind, a.at, a.addressee, a.what, a.data::text AS data, a.silent"""
 
 
 async def withdraw(tx: Tx, tenant_id: UUID, keys: Sequence[tuple[UUID, str]]) -> list[tuple[UUID, EffectView]]:

@@ -12,7 +12,7 @@ import msgspec
 from services.sla.domain.announcing import is_late, news
 from services.sla.domain.ledger import Posting, postings
 from services.sla.domain.standing import digest_of
-from services.sla.repository import Rest, Row, Watched
+from services.sla.repository import Announced, Rest, Row, Watched
 from shared.engine.case import Case
 from shared.engine.model import EffectView, Standing
 from shared.ids import Deriving
@@ -30,6 +30,24 @@ class _Ids:
         self.standing = Deriving("standing", tenant_id)
 
 
+def _row_of(message: AnnouncementMade) -> Announced:
+    effect = message.effect
+    return Announced(
+        message.tenant_id,
+        message.case_id,
+        effect.key,
+        effect.rule,
+        effect.clause,
+        effect.kind,
+        effect.at,
+        effect.to,
+        effect.what,
+        effect.data,
+        message.late,
+        effect.silent,
+    )
+
+
 class Batch:
     """What is new about cases of one tenant as of `now`.
 
@@ -43,7 +61,7 @@ class Batch:
         self.tolerance = tolerance
         self._ids = _Ids(tenant_id)
         self.cases: dict[UUID, tuple[Watched, datetime]] = {}  # with the instant each was looked at
-        self.announced: list[tuple[UUID, EffectView, bool]] = []
+        self.announced: list[Announced] = []
         self.withdrawn: list[tuple[UUID, str]] = []
         self.rows: list[Row] = []
         self.rests: list[Rest] = []
@@ -53,6 +71,8 @@ class Batch:
         """Add what is new about one case: all of it, or nothing if that cannot be told."""
         case_id, name = case.case_id, str(case.case_id)
         now = max(self.now, case.timeline[-1].at)
+        if case.folded_at is not None and case.folded_at > now:
+            now = case.folded_at  # somebody has seen a later tick: what has been said as of then is not taken back
         standing = folded.standing(now)
         fresh = news(standing.effects, case.told)
         announced = [self._announcement(case, name, effect, now) for effect in fresh.made]
@@ -66,7 +86,7 @@ class Batch:
         digest = digest_of(standing, facts)
         self.cases[case_id] = case, now
         if announced:
-            self.announced += [(case_id, message.effect, message.late) for message in announced]
+            self.announced += [_row_of(message) for message in announced]
             self.messages += announced
         if fresh.withdrawn:
             self.withdrawn += [(case_id, key) for key in fresh.withdrawn]
@@ -75,7 +95,9 @@ class Batch:
             self.messages += [self._posted(case, row) for row in rows]
         if digest != case.digest or standing.seq != case.folded_seq:
             self.messages.append(self._changed(case, name, standing, facts))
-        self.rests.append(Rest(case_id, standing.next_at, standing.seq, now, digest, case.postings + len(rows)))
+        self.rests.append(
+            Rest(self.tenant_id, case_id, standing.next_at, standing.seq, now, digest, case.postings + len(rows))
+        )
 
     def took_back(self, effects: Iterable[tuple[UUID, EffectView]]) -> None:
         """Tell what has been withdrawn, as it had been announced."""

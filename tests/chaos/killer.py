@@ -31,11 +31,11 @@ HEARERS: Final = ("sla", "notify", "reporting")
 DEAD_WITHIN: Final = 60.0
 APPLIED_WITHIN: Final = 30.0
 
+# The tenant may have other dead letters, which are no JSON.
 LETTER: Final = """
 SELECT dead_letter_id, reason, state
   FROM {service}.dead_letter
- WHERE tenant_id = $1 AND convert_from(body, 'UTF8')::jsonb ->> 'case_id' = $2
-   AND convert_from(body, 'UTF8')::jsonb -> 'entry' ->> 'kind' = $3"""
+ WHERE tenant_id = $1 AND position($2::bytea IN body) > 0 AND position($3::bytea IN body) > 0"""
 
 
 async def kill_by_message(world: World, tenant: Tenancy, case_id: UUID) -> dict[str, Any]:
@@ -93,7 +93,8 @@ async def _watch(unit: ServiceProcess, pids: set[int]) -> None:
 async def _letter(world: World, service: str, tenant: Tenancy, case_id: UUID) -> Any:
     connection = await asyncpg.connect(world.stack.local.superuser_dsn)
     try:
-        return await connection.fetchrow(LETTER.format(service=service), tenant.tenant_id, str(case_id), FATAL)
+        case, kind = f'"case_id":"{case_id}"'.encode(), f'"kind":"{FATAL}"'.encode()
+        return await connection.fetchrow(LETTER.format(service=service), tenant.tenant_id, case, kind)
     finally:
         await connection.close()
 

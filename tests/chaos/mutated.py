@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -81,16 +81,14 @@ def publish_instead_of_outbox() -> None:
 
 def effects_without_guard() -> None:
     """Amounts are posted without looking at what has been posted already."""
-    import msgspec
-
     from services.sla import repository
 
-    claim = repository.claim
+    known_of = repository.known_of
 
-    async def forgetful(*arguments: Any) -> list[repository.Watched]:
-        return [msgspec.structs.replace(case, positions={}) for case in await claim(*arguments)]
+    async def forgetful(*arguments: Any) -> dict[repository.Key, repository.Known]:
+        return {key: (timeline, told, {}) for key, (timeline, told, _) in (await known_of(*arguments)).items()}
 
-    _put(repository, "claim", forgetful)
+    _put(repository, "known_of", forgetful)
 
 
 def random_notification_key() -> None:
@@ -109,14 +107,17 @@ def timer_marked_after_effect() -> None:
     from services.sla import repository
     from shared.database import Tx
 
-    rest = repository.rest
+    keep = repository.keep
     chance = random.Random(os.getpid())
     pending: set[asyncio.Task[None]] = set()
 
-    async def afterwards(tx: Tx, tenant_id: UUID, cases: Any) -> None:
+    async def afterwards(tx: Tx, cases: Sequence[repository.Rest], announced: Any) -> None:
+        await keep(tx, [], announced)
+
         async def mark() -> None:
-            async with tx.database.worker_tx(tenant_id) as later:
-                await rest(later, tenant_id, cases)
+            if cases:
+                async with tx.database.worker_tx(*sorted({case.tenant_id for case in cases})) as later:
+                    await keep(later, cases, [])
 
         def committed() -> None:
             if cases and chance.random() < 0.2:
@@ -127,7 +128,7 @@ def timer_marked_after_effect() -> None:
 
         tx.after_commit(committed)
 
-    _put(repository, "rest", afterwards)
+    _put(repository, "keep", afterwards)
 
 
 def tenant_predicate_removed() -> None:
