@@ -28,7 +28,7 @@ RETAINED: Final = timedelta(days=6)
 """Outboxes and receipts are kept for a week: what is older need not be there any more."""
 
 TENANTS: Final = """
-SELECT tenant_id, zone, sandbox
+SELECT tenant_id, zone, sandbox, created_at
   FROM intake.tenant"""
 
 RECEIPTS: Final = """
@@ -55,6 +55,7 @@ class Tenant(Struct, frozen=True):
     tenant_id: UUID
     zone: str
     sandbox: bool
+    created_at: datetime | None
 
 
 class Complaint(Struct, frozen=True):
