@@ -199,11 +199,13 @@ async def _readable(
     chosen: list[Noted] = []
     length = 0
     for each in noted:
-        length += max(each.folded_seq, *told[each.key]) if each.folded_seq else max(told[each.key])
-        if len(chosen) == CASES_AT_ONCE or length > LINES_AT_ONCE:
+        lines_of_case = max(each.folded_seq, *told[each.key])
+        if each.now is None or each.has_failed or length + lines_of_case > LINES_AT_ONCE:
+            continue
+        length += lines_of_case
+        chosen.append(each)
+        if len(chosen) == CASES_AT_ONCE:
             break
-        if each.now is not None and not each.has_failed:
-            chosen.append(each)
     known = await repository.known_of(tx, [each.key for each in chosen if not each.is_new])
     found: dict[UUID, tuple[datetime, list[Watched]]] = {}
     for each in chosen:

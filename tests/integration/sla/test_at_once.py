@@ -140,7 +140,7 @@ async def test_what_is_folded_at_once_is_what_the_loop_would_fold(
     found = []
     for tenant_id in (at_once, later):
         if tenant_id == later:
-            monkeypatch.setattr(folding, "CASES_AT_ONCE", 0)
+            monkeypatch.setattr(folding, "LINES_AT_ONCE", 0)
         story = Story(tenant_id)
         for message in (
             story.received(),
@@ -365,10 +365,10 @@ async def test_a_transaction_folds_few_cases_and_short_ones(
     monkeypatch.setattr(folding, "CASES_AT_ONCE", 2)
     await tell(idle, *(story.received() for story in many))
     assert Counter([(await left(root, story))[1] for story in many]) == {SOON: 1, WARNED: 2}
-    long = Story(tenant_id)
+    long, short = Story(tenant_id), Story(tenant_id)
     monkeypatch.setattr(folding, "LINES_AT_ONCE", 2)
-    await tell(idle, long.received(), *(long.entry("commented", NINE) for _ in range(2)))
-    assert await left(root, long) == (0, SOON)
+    await tell(idle, long.received(), *(long.entry("commented", NINE) for _ in range(2)), short.received())
+    assert (await left(root, long), await left(root, short)) == ((0, SOON), (1, WARNED))
     assert woken == ["wake-ups"] * 2
     await work(idle)
     assert [(await left(root, story))[1] for story in (*many, long)] == [WARNED] * 4
