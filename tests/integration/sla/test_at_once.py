@@ -22,15 +22,17 @@ from shared.consuming import AtFaultError, Consumer
 from shared.messages import LIVE, EntryAppended, Message, StandingChanged, decode, encode, subject_of
 from shared.pending import Delivery, read
 from shared.service import Service
-from tests.infra import Database, Infra, service_settings
+from tests.infra import Database, Infra, empty_tables, service_settings
+from tests.integration.one_service import database  # noqa: F401 - a fixture
 from tests.integration.reporting.told import a_policy, a_tenant
 from tests.integration.sla.test_service import DUE, HOUR, NINE, POLICY, WARNED, Story, announced, balance, tick
 from tests.waiting import until
 
 
 @pytest.fixture
-async def idle(infra: Infra, database: Database) -> AsyncIterator[Service]:
-    """The service with its database open and nothing running."""
+async def idle(infra: Infra, database: Database, root: asyncpg.Connection) -> AsyncIterator[Service]:  # noqa: F811
+    """The service with its database open and nothing running, which knows nobody."""
+    await empty_tables(root, "sla")
     made = build(service_settings(infra, database, "sla"))
     await made.runtime.db.open()
     for consumer in made.consumers:
