@@ -409,6 +409,9 @@ class Database:
                 "tcp_keepalives_interval": "2",
                 "tcp_keepalives_count": "3",
                 "jit": "off",
+                # Every table has an index for whatever is asked of it. A plan is kept, and one that was made while a table was small
+                # read all of it long after.
+                "enable_seqscan": "off",
             },
         }
 

@@ -9,6 +9,12 @@ from typing import Any
 
 import asyncpg
 
+PARTIAL_INDEXES = """
+SELECT c.relname::text AS name
+  FROM pg_index i
+  JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE i.indpred IS NOT NULL"""
+
 _BY_TENANT_ALONE = re.compile(r"\(tenant_id = [^()]*\)")
 
 
@@ -18,7 +24,8 @@ async def read_widely(connection: asyncpg.Connection, statement: str) -> set[str
     Args:
         connection: without a cache of statements. In a database that is new and empty, plans are as bad as they ever are.
     """
-    return {node["Relation Name"] for node in await _plan(connection, statement) if _is_wide(node)}
+    partial = {row["name"] for row in await connection.fetch(PARTIAL_INDEXES)}
+    return {node["Relation Name"] for node in await _plan(connection, statement) if _is_wide(node, partial)}
 
 
 async def found_by(connection: asyncpg.Connection, statement: str) -> set[str]:
@@ -33,23 +40,28 @@ async def found_by(connection: asyncpg.Connection, statement: str) -> set[str]:
 async def _plan(connection: asyncpg.Connection, statement: str) -> list[dict[str, Any]]:
     count = max((int(number) for number in re.findall(r"\$(\d+)", statement)), default=0)
     arguments = f"({', '.join(['NULL'] * count)})" if count else ""
-    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(
+        "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+    )  # the latter as services do
     await connection.execute(f"PREPARE asked AS {statement}")
     try:
         [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE asked{arguments}")
     finally:
         await connection.execute("DEALLOCATE asked")
-    return list(_nodes(json.loads(row[0])[0]["Plan"]))
+    return list(_nodes(json.loads(row[0])[0]["Plan"], {}))
 
 
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
+def _nodes(node: dict[str, Any], outer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The node, with the type of the one that it feeds, and all that feed it."""
+    yield {**node, "Feeds": outer.get("Node Type")}
     for inner in node.get("Plans", ()):
-        yield from _nodes(inner)
+        yield from _nodes(inner, node)
 
 
-def _is_wide(node: dict[str, Any]) -> bool:
+def _is_wide(node: dict[str, Any], partial: set[str]) -> bool:
     if "Relation Name" not in node or node["Node Type"] == "ModifyTable":
         return False
     condition = node.get("Index Cond") or node.get("Recheck Cond") or ""
+    if "Index Name" in node and not condition and node["Feeds"] != "Limit":  # of a partial one all rows are asked for
+        return node["Index Name"] not in partial
     return node["Node Type"] == "Seq Scan" or _BY_TENANT_ALONE.fullmatch(condition) is not None

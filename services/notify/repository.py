@@ -107,10 +107,10 @@ WITH told AS (
         ON CONFLICT (tenant_id, event_id) DO NOTHING
 ), wanted AS (
     SELECT new.*,
-           new.state = 'queued' AND new.channel <> 'webhook' AND NOT EXISTS (
-               SELECT
+           new.state = 'queued' AND new.channel <> 'webhook' AND (
+               SELECT true
                  FROM provider
-                WHERE provider.tenant_id = new.tenant_id AND provider.channel = new.channel AND provider.active) AS is_unsendable
+                WHERE provider.tenant_id = new.tenant_id AND provider.channel = new.channel AND provider.active) IS NULL AS is_unsendable
       FROM unnest((SELECT $9::uuid[]), $10::uuid[], $11::uuid[], $12::uuid[], $13::text[], $14::text[], $15::text[], $16::text[],
                   $17::integer[], $18::jsonb[], $19::text[], $20::text[], $21::timestamptz[], $22::timestamptz[])
         AS new (tenant_id, event_id, delivery_id, case_id, rule, audience, addressee, channel, policy_version, fields, state, reason, at,
@@ -359,6 +359,7 @@ async def retry(tx: Tx, tenant_id: UUID, delivery_id: UUID) -> bool:
 # -- the queue ---------------------------------------------------------------------------------------------------------
 
 # Tenants take turns: the first due row of each, then the second of each, …; a tenant with a long queue delays itself alone.
+# The keys are named once more as arrays: for a join alone PostgreSQL reads the whole queue, as long as nobody has counted it.
 CLAIM = """
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM delivery_queue ORDER BY tenant_id LIMIT 1)
@@ -382,7 +383,7 @@ WITH RECURSIVE waiting AS (
            FOR UPDATE SKIP LOCKED
      ) AS mine
      WHERE waiting.tenant_id IS NOT NULL AND waiting.tenant_id <> ALL ($3::uuid[])
-), turns AS (
+), turns AS MATERIALIZED (
     SELECT tenant_id, delivery_id
       FROM (SELECT due.*, row_number() OVER (PARTITION BY tenant_id ORDER BY wake_at, delivery_id) AS turn FROM due) AS ranked
      ORDER BY turn, wake_at
@@ -392,6 +393,8 @@ UPDATE delivery_queue
    SET wake_at = clock_timestamp() + $4 * interval '1 second', fence = fence + 1
   FROM turns
  WHERE delivery_queue.tenant_id = turns.tenant_id AND delivery_queue.delivery_id = turns.delivery_id
+   AND delivery_queue.tenant_id = ANY (ARRAY (SELECT tenant_id FROM turns))
+   AND delivery_queue.delivery_id = ANY (ARRAY (SELECT delivery_id FROM turns))
 RETURNING delivery_queue.tenant_id, delivery_queue.delivery_id, delivery_queue.fence"""
 
 # Everything that sending one delivery needs, with its place in the queue locked: none when the claim is not ours any more.
@@ -514,7 +517,7 @@ UPDATE delivery_queue
 QUEUE_STATE = """
 SELECT count(*) FILTER (WHERE wake_at <= clock_timestamp()) AS due,
        coalesce(extract(epoch FROM clock_timestamp() - min(wake_at)), 0)::float8 AS lag_seconds
-  FROM (SELECT wake_at FROM delivery_queue WHERE wake_at <= clock_timestamp() LIMIT 10000) AS queue"""
+  FROM (SELECT wake_at FROM delivery_queue WHERE wake_at <= statement_timestamp() LIMIT 10000) AS queue"""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -946,12 +949,13 @@ async def rest(tx: Tx, tenant_id: UUID, operation_id: UUID) -> bool:
 
 # -- housekeeping ------------------------------------------------------------------------------------------------------
 
+# An index is searched for an instant that stands still during the statement; `clock_timestamp()` does not.
 PRUNE_DELIVERIES = """
 DELETE FROM delivery
  WHERE (tenant_id, delivery_id) IN (
     SELECT tenant_id, delivery_id
       FROM delivery
-     WHERE tenant_id = $1 AND created_at < clock_timestamp() - $2 * interval '1 day' AND ended_at IS NOT NULL
+     WHERE tenant_id = $1 AND created_at < statement_timestamp() - $2 * interval '1 day' AND ended_at IS NOT NULL
      ORDER BY created_at
      LIMIT $3)"""
 
@@ -960,7 +964,7 @@ DELETE FROM event
  WHERE (tenant_id, event_id) IN (
     SELECT tenant_id, event_id
       FROM event
-     WHERE tenant_id = $1 AND created_at < clock_timestamp() - $2 * interval '1 day'
+     WHERE tenant_id = $1 AND created_at < statement_timestamp() - $2 * interval '1 day'
        AND NOT EXISTS (SELECT FROM delivery
                         WHERE delivery.tenant_id = event.tenant_id AND delivery.event_id = event.event_id)
      ORDER BY created_at
@@ -976,11 +980,11 @@ DELETE FROM day_budget
 
 PRUNE_RECEIPTS = """
 DELETE FROM receipt
- WHERE tenant_id = $1 AND received_at < clock_timestamp() - interval '14 days'"""
+ WHERE tenant_id = $1 AND received_at < statement_timestamp() - interval '14 days'"""
 
 PRUNE_SETTLEMENTS = """
 DELETE FROM settlement
- WHERE tenant_id = $1 AND rested_at < clock_timestamp() - interval '7 days'"""
+ WHERE tenant_id = $1 AND rested_at < statement_timestamp() - interval '7 days'"""
 
 
 async def prune(tx: Tx, tenant_id: UUID, *, days: int, before: datetime, limit: int) -> int:

@@ -287,7 +287,8 @@ async def note(tx: Tx, cases: Iterable[Case], seconds: float = 0.0, failures: in
 
 # --- which facts are out of date
 
-# One look at the index for each tenant, however long its queue is; whose notes are all put off is left out.
+# One look at the index for each tenant, however long its queue is; whose notes are all put off is left out. The index is searched for an
+# instant that stands still during the statement; with `clock_timestamp()` each look read all of the tenant's notes.
 DUE_TENANTS = """
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM stale ORDER BY tenant_id LIMIT 1)
@@ -301,7 +302,7 @@ WITH RECURSIVE waiting AS (
      WHERE waiting.tenant_id IS NOT NULL)
 SELECT tenant_id
   FROM waiting
- WHERE EXISTS (SELECT 1 FROM stale WHERE stale.tenant_id = waiting.tenant_id AND not_before <= clock_timestamp())"""
+ WHERE EXISTS (SELECT 1 FROM stale WHERE stale.tenant_id = waiting.tenant_id AND not_before <= statement_timestamp())"""
 
 # Of each tenant the cases of the notes that are due, and then all notes about these cases. Nothing is taken before the tenant itself is
 # known.
@@ -315,7 +316,7 @@ due AS MATERIALIZED (
      CROSS JOIN LATERAL (
         SELECT case_id
           FROM stale
-         WHERE stale.tenant_id = place.tenant_id AND not_before <= clock_timestamp()
+         WHERE stale.tenant_id = place.tenant_id AND not_before <= statement_timestamp()
          ORDER BY not_before, id
          LIMIT $2) AS noted
      WHERE place.zone IS NOT NULL),

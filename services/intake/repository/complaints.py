@@ -97,7 +97,7 @@ PRUNE_RECEIPTS = """
 DELETE FROM receipt
  WHERE (tenant_id, key) IN (SELECT tenant_id, key
                               FROM receipt
-                             WHERE created_at < clock_timestamp() - $1::int * interval '1 day'
+                             WHERE created_at < statement_timestamp() - $1::int * interval '1 day'
                              ORDER BY created_at
                              LIMIT $2)"""
 

@@ -556,8 +556,9 @@ async def test_a_fact_is_found_by_its_key_also_where_nobody_has_counted_the_rows
     try:
         for name in ("TELL", "PUT_FACTS", "DROP_EMPTY", "PAGE"):
             assert await read_widely(connection, getattr(repository, name)) == set(), name
-        # A tenant is its row's key, and the first notes are found in the tenant's queue.
+        assert await read_widely(connection, repository.DUE_TENANTS) == set()
+        # A tenant is its row's key.
         assert await read_widely(connection, repository.TOLD) == {"tenant"}
-        assert await read_widely(connection, repository.CLAIM_STALE) == {"tenant", "stale"}
+        assert await read_widely(connection, repository.CLAIM_STALE) == {"tenant"}
     finally:
         await connection.close()

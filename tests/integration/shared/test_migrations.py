@@ -109,3 +109,45 @@ async def test_tables_belong_to_the_owner_and_nobody_logs_in_as_it(empty_databas
         assert not await connection.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'sla_owner'")
     finally:
         await connection.close()
+
+
+TABLES = """
+SELECT c.relname::text AS name, p.polname::text AS policy, pg_get_expr(p.polqual, c.oid) AS seen,
+       pg_get_expr(p.polwithcheck, c.oid) AS written,
+       (SELECT stadistinct FROM pg_statistic WHERE starelid = c.oid AND staattnum = a.attnum) AS tenants
+  FROM pg_policy p
+  JOIN pg_class c ON c.oid = p.polrelid
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+ WHERE c.relnamespace = $1::text::regnamespace
+ ORDER BY c.relname, p.polname"""
+
+
+@pytest.mark.parametrize("service", ["intake", "reporting"])
+async def test_tables_of_an_older_database_come_out_as_those_of_a_new_one(
+    empty_database: Database, database: Database, service: str
+) -> None:
+    """Their policies, and what is expected of rows that nobody has counted."""
+    newest = ("shared", 4), ("intake", 4)
+    older = [each for each in migrations.of_service(service) if (each.origin, each.number) not in newest]
+    await migrate(empty_database.dsn, service, migrations=older)
+    connection = await asyncpg.connect(empty_database.dsn)
+    new = await asyncpg.connect(database.dsn)
+    try:
+        before = await connection.fetch(TABLES, service)
+        await connection.execute(
+            f"INSERT INTO {service}.tenant SELECT gen_random_uuid(), 1, '', '', 'UTC', false, true, '{{}}' FROM generate_series(1, 3);"
+            f" ANALYZE {service}.tenant"
+        )
+        await migrate(empty_database.dsn, service)
+        after = {(row["name"], row["policy"]): tuple(row) for row in await connection.fetch(TABLES, service)}
+        wanted = {(row["name"], row["policy"]): tuple(row) for row in await new.fetch(TABLES, service)}
+    finally:
+        await connection.close()
+        await new.close()
+    counted = [key for key in wanted if key[0] == "tenant"]
+    assert {after.pop(key)[-1] for key in counted} == {-1.0}  # as it was counted
+    assert {wanted.pop(key)[-1] for key in counted} == {1.0}
+    assert after == wanted
+    assert {row[-1] for row in after.values()} == {1.0}
+    assert any("uuid[]" in str(tuple(row)) for row in before)
+    assert not any("uuid[]" in str(row) for row in after.values())

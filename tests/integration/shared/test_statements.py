@@ -14,6 +14,7 @@ import services
 import shared
 from shared.migrations import SERVICES
 from tests.infra import Database
+from tests.plans import read_widely
 
 STATEMENT = re.compile(r"\s*(--[^\n]*\n\s*)*(SELECT|INSERT|UPDATE|DELETE|WITH|MERGE)\b", re.IGNORECASE)
 COMPOSED = re.compile(r"\{[a-z_]+\}")
@@ -58,3 +59,35 @@ async def test_every_statement_fits_the_schema(database: Database, service: str)
     finally:
         await connection.close()
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "consuming.CLAIM",
+        "consuming.ENTERED",
+        "consuming.FORGET",
+        "relay.NEXT",
+        "relay.MARK",
+        "relay.WAITING",
+        "relay.HIGHEST",
+        "relay.UNPUBLISH_ABOVE",
+        "relay.UNPUBLISH_PLACES",
+        "housekeeping.PRUNE_OUTBOX",
+        "housekeeping.PRUNE_INBOX",
+        "housekeeping.PRUNE_IDEMPOTENCY",
+        "housekeeping.PRUNE_ATTEMPTS",
+        "housekeeping.PRUNE_DEAD_LETTERS",
+        "idempotency.LOCK_AND_FIND",
+    ],
+)
+async def test_the_plumbing_finds_its_rows_by_an_index_also_where_nobody_has_counted_them(
+    database: Database, name: str
+) -> None:
+    """A plan that is made while the tables are empty is kept until somebody counts their rows."""
+    texts = {f"{module.rpartition('.')[2]}.{constant}": text for module, constant, text in ALL}
+    connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "sla"}, statement_cache_size=0)
+    try:
+        assert await read_widely(connection, texts[name]) == set()
+    finally:
+        await connection.close()
