@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
@@ -21,6 +21,12 @@ SYSTEM: Final = "system"
 NOBODY: Final = "nobody"
 NOBODYS_ROLE: Final = "supervisor"
 """Whose a complaint is that nothing names anybody for."""
+
+TEST_CLOCKS: Final = """
+SELECT tenant_id, now
+  FROM routing.test_clock"""
+
+AHEAD: Final = timedelta(minutes=5)
 
 ROWS: Final = """
 SELECT a.tenant_id, a.case_id, a.seq, a.unit, a.role, a.staff_id, a.part, a.in_place_of, a.rule, a.named, a.assigned_at,
@@ -73,6 +79,7 @@ class _Staff:
 
 async def check(look: Look) -> None:
     staff = _Staff(look, await look.rows(STAFF, look.retained_from))
+    clocks = {row["tenant_id"]: row["now"] for row in await look.rows(TEST_CLOCKS)}
     cases: dict[UUID, list[Any]] = defaultdict(list)
     for row in await look.rows(ROWS):
         cases[row["case_id"]].append(row)
@@ -80,7 +87,7 @@ async def check(look: Look) -> None:
         look.findings.looked_at(len(rows))
         if not _is_ours(look, case_id):
             continue
-        fault = next(_faults(rows, staff), None)
+        fault = next(_faults(rows, staff, clocks.get(rows[0]["tenant_id"], look.now + AHEAD)), None)
         if fault is not None:
             look.findings.add("I3", case_id, fault, tenant_id=rows[0]["tenant_id"])
             continue
@@ -97,8 +104,10 @@ def _is_ours(look: Look, case_id: UUID) -> bool:
     )
 
 
-def _faults(rows: Sequence[Any], staff: _Staff) -> Iterator[str]:
+def _faults(rows: Sequence[Any], staff: _Staff, now: datetime) -> Iterator[str]:
     """Say what is wrong with the assignments of a case, in their order."""
+    if rows[-1]["assigned_at"] > now:
+        yield "is assigned from an instant that has not come yet"
     for row in rows:
         if row["at"] is None or row["assigned_at"] < row["at"]:
             yield "is assigned before its timeline says so"

@@ -192,7 +192,6 @@ COMPARISONS: Final = (
     (fences, "I14"),
     (keys, "I9"),
     (accepted, "I1"),
-    (answers, "I10"),
     (vault, "I1"),
     (seals, "I1"),
     (cases, "I13"),
@@ -204,6 +203,7 @@ COMPARISONS: Final = (
     (facts, "I8"),
     (transport, "I9"),
     (books, "I9"),
+    (answers, "I10"),
     (budgets, "I6"),
     (times, "I13"),
 )

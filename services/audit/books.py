@@ -71,6 +71,12 @@ SELECT tenant_id, 'numbers ' || tenant_id,
   FULL JOIN (SELECT tenant_id, count(*) AS c FROM intake.complaint GROUP BY 1) AS stored USING (tenant_id)
  WHERE (numbers, days) IS DISTINCT FROM (c, c)"""
 
+# What is counted under another name is counted nowhere.
+COUNTERS: Final = """
+SELECT tenant_id, 'numbers ' || tenant_id, 'a counter of nothing that is counted, ' || name
+  FROM intake.counter
+ WHERE name !~ '^(number:([0-9]{4}(-[0-9]{2}){0,2})?|day:[0-9]{4}-[0-9]{2}-[0-9]{2})$' OR count < 1"""
+
 HASHES: Final = """
 SELECT tenant_id, {name}, 'the hash of its request is cut'
   FROM {table}
@@ -87,7 +93,7 @@ SELECT tenant_id, complaint_id, 'a repeat would be taken for another request'
 ANSWERED: Final = """
 SELECT tenant_id, min(key), count(*) || ' keys for one answer'
   FROM {service}.idempotency_key
- WHERE status = 201 AND length(body) > 2
+ WHERE status IN (201, 202) AND length(body) > 2
  GROUP BY tenant_id, body
 HAVING count(*) > 1"""
 
@@ -133,7 +139,9 @@ SELECT m.tenant_id, m.move_id, m.cause, coalesce(m.effect, m.calendar), coalesce
   FROM routing.move m"""
 
 OPERATIONS: Final = """
-SELECT o.*, t.now AS clock
+SELECT o.*, t.now AS clock,
+       EXISTS (SELECT FROM routing.credential c
+                WHERE c.tenant_id = o.tenant_id AND o.asked_by IN (c.staff_id, c.role || ':' || c.credential_id)) AS is_asked
   FROM routing.clock_operation o
   LEFT JOIN routing.test_clock t ON t.tenant_id = o.tenant_id"""
 
@@ -258,6 +266,11 @@ SELECT d.tenant_id, d.delivery_id, 'was sent before it was due'
   JOIN notify.delivery_attempt a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.delivery_id AND a.attempt = 1
  WHERE d.round = 0 AND a.at < d.due_at - interval '2 hours'
  UNION ALL
+SELECT a.tenant_id, a.delivery_id, 'was tried at another time than that was begun'
+  FROM notify.delivery_attempt a
+  JOIN intake.tenant t ON t.tenant_id = a.tenant_id AND NOT t.sandbox
+ WHERE a.at NOT BETWEEN a.begun_at - interval '125 minutes' AND a.begun_at + interval '125 minutes'
+ UNION ALL
 SELECT a.tenant_id, a.delivery_id, 'attempts at no message'
   FROM notify.delivery_attempt a
  WHERE NOT EXISTS (SELECT FROM notify.delivery d WHERE d.delivery_id = a.delivery_id)
@@ -327,8 +340,9 @@ async def _numbers(look: Look) -> None:
     """I2: unless complaints are missing or too many, which is that finding."""
     if look.misplaced or any(each.check in ("I1", "I2", "I15") for each in look.findings.all()):
         return
-    for tenant_id, subject, what in await look.rows(NUMBERS):
-        look.findings.add("I2", subject, what, tenant_id=tenant_id)
+    for query in (NUMBERS, COUNTERS):
+        for tenant_id, subject, what in await look.rows(query):
+            look.findings.add("I2", subject, what, tenant_id=tenant_id)
 
 
 async def _moves(look: Look) -> None:
@@ -404,6 +418,7 @@ async def _clocks(look: Look) -> None:
         operations.update(_rounds(row))
         right = (
             row["state"] == "done"
+            and row["is_asked"]
             and row["done_at"] is not None
             and row["settled"]
             and row["rested"]

@@ -62,11 +62,29 @@ async def _days(look: Look, attempts: Any, clocks: dict[UUID, datetime]) -> None
     for place in used.keys() | sent.keys():
         tenant_id, channel, day = place
         look.findings.looked_at(1)
+        if tenant_id not in look.tenants or _has_moved(look, tenant_id):
+            continue
         today = look.day(tenant_id, clocks.get(tenant_id, look.now))
-        is_kept = (place in used and tenant_id in look.tenants) or (today is not None and day >= today - KEPT)
+        is_kept = place in used or (today is not None and day >= today - KEPT)
         if is_kept and not sent[place] <= used.get(place, 0) <= sent[place] + again[tenant_id, channel]:
             what = f"{used.get(place, 0)} messages taken from the budget, {sent[place]} were sent"
             _note(look, f"{tenant_id} {channel} {day}", what, tenant_id)
+    for tenant_id in filter(lambda each: _has_moved(look, each), look.tenants):
+        for channel in SCOPES:
+            taken, most = (
+                sum(number for (tenant, way, _), number in found.items() if (tenant, way) == (tenant_id, channel))
+                for found in (used, sent)
+            )
+            if taken > most + again[tenant_id, channel]:
+                what = f"{taken} messages taken from the budgets, {most} were sent"
+                _note(look, f"{tenant_id} {channel}", what, tenant_id)
+
+
+def _has_moved(look: Look, tenant_id: UUID) -> bool:
+    """Whether the tenant's days have been those of another zone. Of a sandbox whose changes are told no more, nobody knows."""
+    tenant = look.tenants[tenant_id]
+    is_young = tenant.created_at is not None and tenant.created_at > look.retained_from
+    return len(look.told.zones.get(tenant_id, ())) > 1 or (tenant.sandbox and not is_young)
 
 
 async def _uses(look: Look, attempts: Any, clocks: dict[UUID, datetime]) -> None:

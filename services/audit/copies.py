@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -17,6 +17,8 @@ ENVELOPE: Final = frozenset({"message_id", "tenant_id", "traceparent", "at"})
 PERSONAL: Final = "vault:"
 NAMES: Final = UUID("5bb3dbd6-7d1c-5f44-9a3f-3c7a1b1f6f0e")
 """The namespace of ids that follow from what they stand for."""
+
+NEAR: Final = timedelta(minutes=125)
 
 Said = Mapping[str, Any]
 
@@ -247,7 +249,13 @@ def _delivery(look: Look, row: Any) -> Said | None:
         "reason": said.detail,
         "case_id": said.case_id,
         "round": row["round"] if _is_told(look, row) else None,
+        "sent_at": said.at if said.state == "sent" and not _is_near(row["sent_at"], said.at) else row["sent_at"],
     }
+
+
+def _is_near(kept: datetime | None, told: datetime) -> bool:
+    """Whether it is the instant that was told. The two are taken one after the other, between which somebody may set the clock right."""
+    return kept is not None and abs(kept - told) <= NEAR
 
 
 def _is_told(look: Look, row: Any) -> bool:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -110,7 +111,10 @@ SELECT tenant_id, endpoint_id::text, 'endpoint.sealed', sealed
 
 
 class _Key(Struct):
+    """`previous`: former keys, under which some of it may still be sealed."""
+
     key: str
+    previous: list[str] = []
 
 
 class _Contact(Struct):
@@ -134,8 +138,8 @@ async def find_masters(connection: asyncpg.Connection, folder: Path | None) -> d
     found: dict[str, list[bytes]] = {}
     for service in HOLDERS:
         try:
-            text = (folder / MASTER.format(service)).read_bytes()
-            found[service] = [base64.b64decode(msgspec.json.decode(text, type=_Key).key, validate=True)]
+            kept = msgspec.json.decode((folder / MASTER.format(service)).read_bytes(), type=_Key)
+            found[service] = [base64.b64decode(each, validate=True) for each in (kept.key, *kept.previous)]
         except (OSError, ValueError, msgspec.MsgspecError):
             continue
     return found
@@ -146,21 +150,24 @@ async def check(look: Look) -> None:
     if "intake" in masters:
         await _intake(look, {_name(key): AESGCM(key) for key in masters["intake"]})
     if "routing" in masters:
-        await _staff(look, masters["routing"][0])
+        await _staff(look, masters["routing"])
     if "notify" in masters:
         for row in await look.rows(NOTIFY):
             look.findings.looked_at(1)
-            if _open_notify(masters["notify"][0], row["tenant_id"], row["place"], row["name"], row["sealed"]) is None:
+            place = (row["tenant_id"], row["place"], row["name"], row["sealed"])
+            if all(_open_notify(master, *place) is None for master in masters["notify"]):
                 _note(look, row["tenant_id"], row["name"], row["place"])
     await check_nonces(look)
 
 
-async def _staff(look: Look, master: bytes) -> None:
+async def _staff(look: Look, masters: list[bytes]) -> None:
     """Contacts of staff open, and what was sent to them went there, or to those who stand in for them."""
     contacts: dict[tuple[UUID, str], tuple[_Contact, Any]] = {}
     for row in await look.rows(STAFF):
         look.findings.looked_at(1)
-        plain = _open_staff(master, row["tenant_id"], row["place"], row["name"], row["sealed"])
+        place = (row["tenant_id"], row["place"], row["name"], row["sealed"])
+        opened = (_open_staff(master, *place) for master in masters)
+        plain = next((each for each in opened if each is not None), None)
         if plain is None:
             _note(look, row["tenant_id"], row["name"], row["place"])
         else:
@@ -235,18 +242,26 @@ async def _tenants(look: Look, masters: dict[str, AESGCM]) -> dict[UUID, _Tenant
     found: dict[UUID, _Tenant] = defaultdict(_Tenant)
     for tenant_id, generation, name, wrapped, wrapped_index in await look.rows(TENANT_KEYS):
         look.findings.looked_at(1)
-        for key, master in masters.items():
-            opened = [
+        of = masters.get(name)
+        key, index_key = _first(
+            [
                 _opened(master, tenant_id, f"tenant_key.{column}", generation, sealed)
                 for column, sealed in (("wrapped_key", wrapped), ("wrapped_index_key", wrapped_index))
             ]
-            if opened[0] is None or opened[1] is None or name != key:
-                _note(look, tenant_id, tenant_id, "tenant_key")
-            if opened[0] is not None:
-                found[tenant_id].keys[generation] = AESGCM(opened[0])
-            if opened[1] is not None:
-                found[tenant_id].index_keys.append(opened[1])
+            for master in ([of] if of is not None else masters.values())
+        )
+        if key is None or index_key is None or of is None:
+            _note(look, tenant_id, tenant_id, "tenant_key")
+        if key is not None:
+            found[tenant_id].keys[generation] = AESGCM(key)
+        if index_key is not None:
+            found[tenant_id].index_keys.append(index_key)
     return dict(found)
+
+
+def _first(tries: Iterable[list[bytes | None]]) -> list[bytes | None]:
+    """What opened most, of what each key has opened."""
+    return max(tries, key=lambda opened: sum(each is not None for each in opened))
 
 
 async def _sent(look: Look, given: dict[tuple[UUID, UUID], list[_Contact]]) -> None:

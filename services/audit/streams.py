@@ -58,6 +58,7 @@ class Stream(Struct, frozen=True, kw_only=True):
     messages: list[Held]
     durables: tuple[Durable, ...]
     fault: str = ""
+    created: datetime | None = None
 
 
 class Streams:
@@ -99,13 +100,14 @@ class Streams:
 
     async def _stream(self, service: str, last_seq: int) -> Stream:
         name = service.upper()
-        config = (await self._js.stream_info(name)).config
+        info = await self._js.stream_info(name)
         return Stream(
             service=service,
             last_seq=last_seq,
             messages=await self._messages(name),
             durables=tuple(_durable(each) for each in await self._js.consumers_info(name) if each.config.durable_name),
-            fault=_stream_fault(service, config),
+            fault=_stream_fault(service, info.config),
+            created=info.created,
         )
 
     async def _messages(self, name: str) -> list[Held]:

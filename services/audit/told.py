@@ -121,6 +121,7 @@ class Told(Struct, kw_only=True):
         set()
     )  # (tenant, policy or calendar, name or effect, version or revision)
     tenants: dict[UUID, dict[str, Any]] = {}  # the newest message
+    zones: dict[UUID, set[str]] = {}  # tenant → every zone that it was told to have
     credentials: dict[tuple[UUID, str], dict[str, Any]] = {}  # (tenant, credential) → the newest message
     policies: dict[tuple[UUID, int], dict[str, Any]] = {}
     calendars: dict[tuple[UUID, str, int], dict[str, Any]] = {}
@@ -280,6 +281,7 @@ def _tenant(told: Told, of: _Envelope, body: bytes) -> None:
     found = msgspec.json.decode(body)
     if of.tenant_id not in told.tenants or told.tenants[of.tenant_id]["revision"] <= found["revision"]:
         told.tenants[of.tenant_id] = found
+    told.zones.setdefault(of.tenant_id, set()).add(found["zone"])
 
 
 def _credential(told: Told, of: _Envelope, body: bytes) -> None:

@@ -102,7 +102,20 @@ SELECT a.tenant_id, a.access_id
     OR (a.case_id IS NOT NULL AND NOT EXISTS (
            SELECT FROM intake.complaint c WHERE c.tenant_id = a.tenant_id AND c.complaint_id = a.case_id) AND NOT EXISTS (
            SELECT FROM routing."case" c WHERE c.tenant_id = a.tenant_id AND c.case_id = a.case_id))
-    OR NOT EXISTS (SELECT FROM intake.credential c WHERE c.credential_id = a.credential_id)"""
+    OR NOT EXISTS (
+           SELECT FROM intake.credential c
+            WHERE c.credential_id = a.credential_id AND c.staff_id IS NOT DISTINCT FROM a.staff_id)
+    OR a.act NOT IN ('unmask_contact', 'read_texts', 'read_attachment', 'erase')
+    OR (a.act = 'unmask_contact' AND NOT a.what <@ '{name,phone,email,address,language}')
+    OR (a.case_id IS NOT NULL AND a.complainant_id IS NOT NULL AND EXISTS (
+           SELECT FROM intake.complaint c
+            WHERE c.tenant_id = a.tenant_id AND c.complaint_id = a.case_id AND c.complainant_id <> a.complainant_id))
+    OR (a.act = 'read_texts' AND EXISTS (
+           SELECT FROM intake.free_text t
+            WHERE t.tenant_id = a.tenant_id AND t.text_id::text = ANY (a.what) AND t.case_id <> a.case_id))
+    OR (a.act = 'read_attachment' AND EXISTS (
+           SELECT FROM intake.attachment t
+            WHERE t.tenant_id = a.tenant_id AND t.attachment_id::text = ANY (a.what) AND t.complaint_id <> a.case_id))"""
 
 POINTS: Final = """
 SELECT tenant_id, complainant_id

@@ -175,6 +175,7 @@ class _School:
         self.keys: dict[str, Api] = {}
         self.hook: dict[str, Any] = {}
         self.mailbox = ""
+        self.endpoint_id = ""
 
     @classmethod
     async def open(
@@ -208,6 +209,7 @@ class _School:
         await admin.post("/v1/providers", {"channel": "email", "name": "Mail", "config": email.config})
         endpoint = await admin.post("/v1/webhooks", {"url": webhook.url})
         webhook.secrets.append(endpoint["secret"])
+        school.endpoint_id = endpoint["endpoint"]["endpoint_id"]
         return school
 
     async def take(self, key: str, **changed: Any) -> Any:
@@ -299,6 +301,7 @@ async def _complain(school: _School, other: _School) -> dict[str, UUID]:
     assert await other.enter(second, "hao.ran", "approval_requested", {"step": "decision"}, "waiting") == 201
     await other.erase(forgotten)
     await other.admin.post(f"/v1/complaints/{whole}/contact/unmask", {"reason": "To call back."})
+    await other.admin.post(f"/v1/webhooks/{other.endpoint_id}:test")
     await other.admin.post(
         "/v1/calendars:publish", {"name": "default", "spec": {"hours": {"mon-fri": ["09:00-17:00"]}}}
     )

@@ -1277,6 +1277,64 @@ TOGETHER: list[list[Corruption]] = [
             2,
         ),
     ],
+    [
+        (
+            "I1",
+            "somebody else has looked at another's texts",
+            "UPDATE intake.access SET staff_id = 'nobody' WHERE act = 'erase'; "
+            "UPDATE intake.access SET what = array_append(what, 'x') WHERE act = 'unmask_contact'",
+            2,
+        ),
+        (
+            "I3",
+            "a case is assigned tomorrow",
+            "UPDATE routing.assignment SET assigned_at = assigned_at + interval '1 day' WHERE case_id = '{running}'",
+            1,
+        ),
+        (
+            "I4",
+            "nobody has moved a clock",
+            "UPDATE routing.clock_operation SET asked_by = 'nobody'",
+            1,
+        ),
+        (
+            "I5",
+            "a message was sent at another time than was told, one was tried at another time than it was begun",
+            "UPDATE notify.delivery SET sent_at = sent_at - interval '3 hours' WHERE delivery_id = '{sms}'; UPDATE "
+            "notify.delivery_attempt SET at = at - interval '3 hours' WHERE delivery_id = (SELECT delivery_id FROM notify.delivery "
+            "WHERE tenant_id = '{other}' AND channel = 'webhook' AND state = 'sent' ORDER BY 1 LIMIT 1)",
+            2,
+        ),
+        (
+            "I9",
+            "a relay knows no stream, and another one",
+            "DELETE FROM sla.relay_state; UPDATE notify.relay_state SET stream_created = '2026-01-01 00:00:00+00:00'",
+            2,
+        ),
+        (
+            "I10",
+            "a repeat would be answered what is not so, with another status, and another version",
+            "UPDATE intake.idempotency_key SET body = convert_to(replace(convert_from(body, 'UTF8'), 's\":2', 's\":3'), 'UTF8') "
+            "WHERE key = 'table'; UPDATE intake.idempotency_key SET status = 202 WHERE key LIKE 'text-%'; "
+            "UPDATE routing.idempotency_key SET headers = '{{\"ETag\": \"x\"}}' WHERE key = 'waiting'",
+            3,
+        ),
+    ],
+    [
+        (
+            "I2",
+            "a counter counts something else",
+            "INSERT INTO intake.counter VALUES ('{other}', 'number:20262', 4)",
+            1,
+        ),
+        (
+            "I9",
+            "a tick was not applied, and a later one was",
+            "DELETE FROM sla.inbox WHERE (consumer, message_id) = (SELECT 'sla-on-entry', message_id FROM routing.outbox WHERE subject "
+            "LIKE '%.00000000-%.clock.ticked' ORDER BY id LIMIT 1)",
+            1,
+        ),
+    ],
 ]
 
 OF_THE_CASE = "SELECT {} FROM notify.delivery WHERE case_id = $1 AND channel = '{}' AND state = 'sent' ORDER BY created_at {} LIMIT 1"

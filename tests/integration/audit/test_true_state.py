@@ -6,7 +6,10 @@ import msgspec
 import pytest
 
 from services import cli
+from services.audit import budgets
 from services.audit.findings import CHECKS
+from services.audit.look import connect, look_at
+from services.audit.told import gather
 from tests.integration.audit.conftest import Evidence, State
 
 
@@ -16,6 +19,25 @@ async def test_a_true_state_has_no_finding(papers: Evidence) -> None:
     assert verdict.ok
     assert verdict.checks == dict.fromkeys(CHECKS, 0)
     assert verdict.compared > 1000
+
+
+async def test_days_of_budgets_are_those_of_the_zone_that_the_tenant_had(state: State, papers: Evidence) -> None:
+    school = state.names["school"]
+    connection = await connect(state.dsn)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("UPDATE notify.day_budget SET day = day + 100 WHERE tenant_id = $1", school)
+        look = await look_at(connection, await gather(connection), papers.streams, papers.journal, papers.record)
+        look.told.zones[school] = {"Asia/Shanghai", "Pacific/Kiritimati"}
+        await budgets.check(look)
+        assert look.findings.all() == []
+        look.told.zones[school] = {"Asia/Shanghai"}
+        await budgets.check(look)
+        assert {each.check for each in look.findings.all()} == {"I6"}
+        await transaction.rollback()
+    finally:
+        await connection.close()
 
 
 def test_the_command_prints_one_line_and_says_by_its_code_whether_all_is_well(
