@@ -26,10 +26,11 @@ SELECT *
     ON CONFLICT (tenant_id, case_id, seq) DO NOTHING
 RETURNING tenant_id, case_id, seq"""
 
+# An array behind a SELECT: see ADD_DELIVERIES.
 TIMELINES = """
 SELECT case_id, seq, case_kind, policy_version, number, body
   FROM entry
- WHERE tenant_id = $1 AND case_id = ANY ($2::uuid[])
+ WHERE tenant_id = $1 AND case_id = ANY ((SELECT $2::uuid[])::uuid[])
  ORDER BY case_id, seq"""
 
 CASE_SEQ = """
