@@ -77,6 +77,11 @@ SELECT tenant_id, import_id FROM intake.import
  UNION ALL
 SELECT tenant_id, operation_id FROM routing.clock_operation"""
 
+SPLIT: Final = """
+SELECT tenant_id, data -> 'parts' AS parts
+  FROM routing.entry
+ WHERE kind = 'split'"""
+
 ENTERED: Final = """
 SELECT e.tenant_id, e.case_id, count(DISTINCT e.seq) AS n
   FROM routing.entry e
@@ -382,7 +387,7 @@ async def _missing(look: Look, short: set[tuple[UUID, str]]) -> None:
             look.findings.add(
                 "I1", case_id, "is stored and has not come to routing", tenant_id=complaint.tenant_id, may_pass=True
             )
-    parts = _parts(look)
+    parts = await _parts(look)
     for case_id, tenant_id in parts.items():
         if case_id not in cases and case_id not in skipped:
             look.findings.add("I1", case_id, "a part of a complaint that was split is lost", tenant_id=tenant_id)
@@ -395,13 +400,16 @@ async def _missing(look: Look, short: set[tuple[UUID, str]]) -> None:
         look.findings.add("I15", case_id, "a case of no complaint that is stored", tenant_id=tenant_id, is_extra=True)
 
 
-def _parts(look: Look) -> dict[UUID, UUID]:
+async def _parts(look: Look) -> dict[UUID, UUID]:
     """Cases that routing made of one complaint, which intake has not: whose they are, by id."""
     found: dict[UUID, UUID] = {}
     for line in look.told.lines.values():
         entry = line["entry"]
         if entry["kind"] == "split" and isinstance(entry["data"].get("parts"), list):
             found |= {as_uuid(str(part)): as_uuid(line["tenant_id"]) for part in entry["data"]["parts"]}
+    for row in await look.rows(SPLIT):  # what was told long ago is told no more
+        if isinstance(row["parts"], list):
+            found |= {as_uuid(str(part)): row["tenant_id"] for part in row["parts"]}
     return found
 
 

@@ -47,6 +47,10 @@ SELECT tenant_id, day, dimension, part, measure, sum(amount)::bigint AS amount
  GROUP BY tenant_id, day, dimension, part, measure
 HAVING sum(amount) <> 0"""
 
+STANDINGS: Final = """
+SELECT case_id, body ->> 'state' AS state
+  FROM reporting.standing"""
+
 LEDGER: Final = """
 SELECT tenant_id, posting_id, case_id, kind, currency, difference_minor
   FROM sla.ledger_posting"""
@@ -68,7 +72,7 @@ SELECT tenant_id, delivery_id, case_id, channel, state
   FROM notify.delivery"""
 
 REPORTED_DELIVERIES: Final = """
-SELECT tenant_id, delivery_id, case_id, channel, state
+SELECT tenant_id, delivery_id, case_id, channel, state, at
   FROM reporting.delivery"""
 
 
@@ -117,16 +121,18 @@ async def _facts(look: Look) -> dict[UUID, date]:
 
 async def _cases(look: Look, days: dict[UUID, date], expected: Counter[Cell]) -> None:
     """Complaints by day and state; the state is what sla said last."""
+    states = {row["case_id"]: row["state"] for row in await look.rows(STANDINGS)}  # what is told no more
+    states |= {case_id: standing.state for case_id, standing in look.told.standings.items()}
     for row in await look.rows(CASES):
-        standing = look.told.standings.get(row["case_id"])
+        state = states.get(row["case_id"])
         day = days.get(row["case_id"])
         if row["kind"] != "complaint" or day is None:
             continue
         tenant_id = row["tenant_id"]
         expected[tenant_id, day, "all", "", "received"] += 1
         expected[tenant_id, day, "all", "", "entries"] += row["version"]
-        if standing is not None:
-            expected[tenant_id, day, "state", standing.state, "received"] += 1
+        if state is not None:
+            expected[tenant_id, day, "state", state, "received"] += 1
 
 
 async def _amounts(look: Look, days: dict[UUID, date], expected: Counter[Cell]) -> None:
@@ -188,10 +194,12 @@ async def _messages(look: Look, days: dict[UUID, date], expected: Counter[Cell])
         if row["state"] in UNTOLD or is_doubtful:
             continue
         rows[delivery_id] = (row["tenant_id"], row["case_id"], row["channel"], row["state"])
-    kept = {
-        row["delivery_id"]: (row["tenant_id"], row["case_id"], row["channel"], row["state"])
-        for row in await look.rows(REPORTED_DELIVERIES)
-    }
+    kept: dict[UUID, tuple[UUID, UUID | None, str, str]] = {}
+    for row in await look.rows(REPORTED_DELIVERIES):
+        delivery_id = row["delivery_id"]
+        kept[delivery_id] = (row["tenant_id"], row["case_id"], row["channel"], row["state"])
+        if delivery_id not in rows and not look.is_kept(row["tenant_id"], row["at"]):
+            rows[delivery_id] = kept[delivery_id]  # it was sent so long ago that nobody else knows
     for delivery_id in rows.keys() | kept.keys():
         look.findings.looked_at(1)
         ours, theirs = rows.get(delivery_id), kept.get(delivery_id)

@@ -28,7 +28,7 @@ RETAINED: Final = timedelta(days=6)
 """Outboxes and receipts are kept for a week: what is older need not be there any more."""
 
 TENANTS: Final = """
-SELECT tenant_id, zone, sandbox, created_at
+SELECT tenant_id, zone, sandbox, created_at, limits ->> 'retention_days' AS retention
   FROM intake.tenant"""
 
 RECEIPTS: Final = """
@@ -56,6 +56,7 @@ class Tenant(Struct, frozen=True):
     zone: str
     sandbox: bool
     created_at: datetime | None
+    retention: str | None  # days
 
 
 class Complaint(Struct, frozen=True):
@@ -123,6 +124,15 @@ class Look:
             return None if tenant is None else at.astimezone(ZoneInfo(tenant.zone)).date()
         except (ZoneInfoNotFoundError, ValueError, OSError):
             return None
+
+    def is_kept(self, tenant_id: UUID, at: datetime) -> bool:
+        """Whether a message to people of this instant is still kept, by the plan. A sandbox's time says nothing of how old one is."""
+        tenant = self.tenants.get(tenant_id)
+        if tenant is None or tenant.retention is None or not tenant.retention.isdecimal():
+            return True
+        since = self.now - timedelta(days=int(tenant.retention) - 1)
+        is_young = tenant.created_at is None or tenant.created_at > since
+        return is_young or (at > since and not tenant.sandbox)
 
     @property
     def retained_from(self) -> datetime:

@@ -38,7 +38,7 @@ SELECT tenant_id, delivery_id, attempt, key, outcome
  ORDER BY tenant_id, delivery_id, attempt"""
 
 REPORTED: Final = """
-SELECT tenant_id, delivery_id, state
+SELECT tenant_id, delivery_id, at
   FROM reporting.delivery"""
 
 BARE_EVENTS: Final = """
@@ -245,11 +245,11 @@ def _has_ended(row: Any, attempts: list[Attempt]) -> bool:
 
 async def _lost(look: Look, deliveries: dict[UUID, Any]) -> None:
     """What was told of, taken or called for is there."""
-    known = {row["delivery_id"]: row["tenant_id"] for row in await look.rows(REPORTED)}
-    known |= {delivery_id: told.tenant_id for delivery_id, told in look.told.delivered.items()}
-    for delivery_id, tenant_id in known.items():
+    known = {row["delivery_id"]: (row["tenant_id"], row["at"]) for row in await look.rows(REPORTED)}
+    known |= {delivery_id: (told.tenant_id, told.at) for delivery_id, told in look.told.delivered.items()}
+    for delivery_id, (tenant_id, at) in known.items():
         look.findings.looked_at(1)
-        if delivery_id not in deliveries and delivery_id not in look.misplaced:
+        if delivery_id not in deliveries and delivery_id not in look.misplaced and look.is_kept(tenant_id, at):
             look.findings.add("I5", delivery_id, "was told of, and is not there", tenant_id=tenant_id)
     for row in await look.rows(EVENTLESS):
         if row["delivery_id"] not in look.misplaced:

@@ -176,7 +176,7 @@ def _published(look: Look) -> None:
         elif (
             row.stream_seq is not None
             and service in places
-            and row.stream_seq >= first[service]
+            and not 1 <= row.stream_seq < first[service]  # what the stream has let go
             and places[service].get(row.stream_seq) != message_id
         ):
             what = f"stands elsewhere in the stream of {service}"

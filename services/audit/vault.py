@@ -90,6 +90,12 @@ SELECT k.tenant_id, k.owner_id,
        END AS what
   FROM intake.data_key k"""
 
+# Of complaints that were told of so long ago that it is told no more.
+LINES: Final = """
+SELECT case_id, seq, data
+  FROM routing.entry
+ WHERE case_id = ANY ($1)"""
+
 ERASED_BY_NOBODY: Final = """
 SELECT a.tenant_id, a.access_id
   FROM intake.access a
@@ -129,8 +135,13 @@ async def check(look: Look) -> None:
         for row in await look.rows(query):
             if row["id"] not in look.misplaced:
                 kept[row["of"]][row["id"]] = row
+    complaints = await look.rows(COMPLAINTS)
+    untold = [row["complaint_id"] for row in complaints if row["complaint_id"] not in look.told.received]
     named = _named(look)
-    for row in await look.rows(COMPLAINTS):
+    for case_id, seq, data in await look.rows(LINES, untold) if untold else ():
+        if isinstance(data, dict):
+            named[case_id].update(_references(data, "complaint" if seq == 1 else ""))
+    for row in complaints:
         look.findings.looked_at(1)
         case_id = row["complaint_id"]
         if case_id in look.misplaced or any(look.findings.has(each, case_id) for each in ("I2", "I15")):
