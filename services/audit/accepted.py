@@ -23,6 +23,9 @@ PATIENCE: Final = timedelta(seconds=60)
 BODIED: Final = frozenset({200, 201, 202})
 """Answers of these kinds say something."""
 
+MADE: Final = 201
+"""What was made is named."""
+
 SOURCES: Final = {"api": "api", "webhook": "webhook", "smtp": "email", "csv": "csv"}
 """What the journal calls a way in, and what intake calls it."""
 
@@ -462,7 +465,9 @@ async def _acts(look: Look) -> None:
                 look.findings.add("I14", f"{service} {row['key']}", what, tenant_id=row["tenant_id"])
                 continue
             asked = wanted.get((row["tenant_id"], row["key"]))
-            if row["status"] in BODIED and not _is_readable(row["body"]):
+            if (row["status"] in BODIED and not _is_readable(row["body"])) or (
+                row["status"] == MADE and row["body"] == b"{}"
+            ):
                 what = "what a repeat would be answered with cannot be read"
                 look.findings.add("I10", row["key"], what, tenant_id=row["tenant_id"])
             if asked is None:

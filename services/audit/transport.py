@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -281,6 +282,7 @@ async def _sequences(look: Look) -> None:
                 look.findings.add("I9", f"{service}.outbox", what)
 
 
+@lru_cache(maxsize=10_000)
 def _kind(subject: str) -> str:
     """The subject without its tenant."""
     service, version, _, kind = (*subject.split(".", 3), "", "", "", "")[:4]
