@@ -16,7 +16,7 @@ from nats.js.errors import NotFoundError
 
 from shared.embedded.access import SERVICES, stream_of
 from shared.embedded.errors import FolderInUseError
-from shared.embedded.nats import NatsServer, embedded_nats
+from shared.embedded.nats import NatsServer, embedded_nats, processors
 from tests.waiting import PATIENCE
 
 TENANT = "018f2f60-0000-7000-8000-000000000001"
@@ -81,6 +81,17 @@ async def test_it_writes_to_the_disk_before_it_acknowledges_and_its_streams_are_
     assert effective["sync_always"] is True
     assert 0 < effective["max_storage"] <= 8 * 1024**3
     assert effective["max_memory"] == 256 * 1024**2
+
+
+async def test_it_leaves_most_processors_to_the_others(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def allowed() -> int:
+        async with httpx.AsyncClient(timeout=PATIENCE) as http:
+            return int((await http.get(f"{server.monitor_url}/varz")).json()["gomaxprocs"])
+
+    assert await allowed() == processors()
+    monkeypatch.setenv("GOMAXPROCS", str(processors() + 1))
+    await server.restart()
+    assert await allowed() == processors() + 1
 
 
 async def test_what_was_acknowledged_survives_kill_and_restart(server: NatsServer) -> None:
