@@ -14,7 +14,7 @@ WITH kept AS (
            (SELECT r.oid FROM pg_roles r WHERE r.rolname = n.nspname || '_api') AS api
       FROM pg_class t
       JOIN pg_namespace n ON n.oid = t.relnamespace
-     WHERE t.relkind IN ('r', 'p') AND n.nspname = ANY ($1)
+     WHERE t.relkind IN ('r', 'p') AND NOT t.relispartition AND n.nspname = ANY ($1)
        AND EXISTS (SELECT FROM pg_attribute c WHERE c.attrelid = t.oid AND c.attname = 'tenant_id' AND NOT c.attisdropped))
 SELECT k.place, k.is_on, count(p.polname) AS policies,
        bool_or(coalesce(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) NOT LIKE '%app.tenant_id%') AS is_open
