@@ -283,7 +283,7 @@ def _reported(look: Look, row: Any) -> Said | None:
 
 
 KEPT: Final = (
-    Kept(check="I13", table="intake.complaint", name=("complaint_id",), said=_complaint),
+    Kept(check="I13", table="intake.complaint", name=("complaint_id",), said=_complaint, since="stored_at"),
     Kept(check="I13", table='routing."case"', name=("case_id",), said=_case),
     Kept(check="I13", table="routing.entry", name=("case_id",), said=_entry, since="written_at"),
     Kept(check="I13", table="sla.timeline_entry", name=("case_id",), said=_line("entry")),

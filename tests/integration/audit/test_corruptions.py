@@ -1586,21 +1586,29 @@ async def test_streams_and_consumers_say_how_they_are_kept(state: State, papers:
     assert {*faults.values(), *(each.fault for each in streams.values())} == {""}
 
 
-async def test_a_line_that_was_never_told_is_seen(state: State, papers: Evidence, database: asyncpg.Connection) -> None:
-    message_id = await database.fetchval(NAMES["message"], state.names["settled"])
-    routing = papers.streams["routing"]
-    papers.streams["routing"] = msgspec.structs.replace(
-        routing, messages=[each for each in routing.messages if each.message_id != str(message_id)]
+@pytest.mark.parametrize("service", ["routing", "intake"], ids=["a line", "a complaint"])
+async def test_what_was_never_told_is_seen(
+    state: State, papers: Evidence, database: asyncpg.Connection, service: str
+) -> None:
+    message_id = await database.fetchval(NAMES["message"] if service == "routing" else RECEIVED, state.names["settled"])
+    stream = papers.streams[service]
+    papers.streams[service] = msgspec.structs.replace(
+        stream, messages=[each for each in stream.messages if each.message_id != str(message_id)]
     )
     transaction = database.transaction()
     await transaction.start()
     try:
-        await database.execute("DELETE FROM routing.outbox WHERE message_id = $1", message_id)
-        for service in SERVICES:
-            await database.execute(f"DELETE FROM {service}.inbox WHERE message_id = $1", message_id)
+        await database.execute(f"DELETE FROM {service}.outbox WHERE message_id = $1", message_id)
+        for each in SERVICES:
+            await database.execute(f"DELETE FROM {each}.inbox WHERE message_id = $1", message_id)
         assert await counted(papers, database) == {"I9": 1}
     finally:
         await transaction.rollback()
+
+
+RECEIVED = """
+SELECT message_id FROM intake.outbox
+ WHERE subject LIKE '%.complaint.received' AND convert_from(body, 'UTF8')::jsonb ->> 'case_id' = $1::uuid::text"""
 
 
 async def test_what_is_under_way_does_not_count_when_it_comes_through_in_time(
