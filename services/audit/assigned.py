@@ -22,10 +22,6 @@ NOBODY: Final = "nobody"
 NOBODYS_ROLE: Final = "supervisor"
 """Whose a complaint is that nothing names anybody for."""
 
-TEST_CLOCKS: Final = """
-SELECT tenant_id, now
-  FROM routing.test_clock"""
-
 AHEAD: Final = timedelta(minutes=5)
 
 ROWS: Final = """
@@ -79,7 +75,6 @@ class _Staff:
 
 async def check(look: Look) -> None:
     staff = _Staff(look, await look.rows(STAFF, look.retained_from))
-    clocks = {row["tenant_id"]: row["now"] for row in await look.rows(TEST_CLOCKS)}
     cases: dict[UUID, list[Any]] = defaultdict(list)
     for row in await look.rows(ROWS):
         cases[row["case_id"]].append(row)
@@ -87,7 +82,7 @@ async def check(look: Look) -> None:
         look.findings.looked_at(len(rows))
         if not _is_ours(look, case_id):
             continue
-        fault = next(_faults(rows, staff, clocks.get(rows[0]["tenant_id"], look.now + AHEAD)), None)
+        fault = next(_faults(rows, staff, look.clocks.get(rows[0]["tenant_id"], look.now + AHEAD)), None)
         if fault is not None:
             look.findings.add("I3", case_id, fault, tenant_id=rows[0]["tenant_id"])
             continue

@@ -26,10 +26,6 @@ SELECT d.tenant_id, d.channel, d.round, a.attempt, a.at
   JOIN notify.delivery_attempt a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.delivery_id
  WHERE d.channel IN ('sms', 'email')"""
 
-TEST_CLOCKS: Final = """
-SELECT tenant_id, now
-  FROM routing.test_clock"""
-
 SCOPES: Final = {"sms": ("number", "prefix"), "email": ("mailbox",)}
 """Of whom a message of this channel is taken."""
 
@@ -44,12 +40,11 @@ async def check(look: Look) -> None:
     if look.misplaced or any(each.check in ("I5", "I6", "I7") for each in look.findings.all()):
         return
     attempts = await look.rows(ATTEMPTS)
-    clocks = {row["tenant_id"]: row["now"] for row in await look.rows(TEST_CLOCKS)}
-    await _days(look, attempts, clocks)
-    await _uses(look, attempts, clocks)
+    await _days(look, attempts)
+    await _uses(look, attempts)
 
 
-async def _days(look: Look, attempts: Any, clocks: dict[UUID, datetime]) -> None:
+async def _days(look: Look, attempts: Any) -> None:
     """As many as were sent on a day, however often each was tried. A message that somebody sends again is paid for again."""
     sent: Counter[tuple[UUID, str, date]] = Counter()
     again: Counter[tuple[UUID, str]] = Counter()
@@ -64,7 +59,7 @@ async def _days(look: Look, attempts: Any, clocks: dict[UUID, datetime]) -> None
         look.findings.looked_at(1)
         if tenant_id not in look.tenants or _has_moved(look, tenant_id):
             continue
-        today = look.day(tenant_id, clocks.get(tenant_id, look.now))
+        today = look.day(tenant_id, look.clocks.get(tenant_id, look.now))
         is_kept = place in used or (today is not None and day >= today - KEPT)
         if is_kept and not sent[place] <= used.get(place, 0) <= sent[place] + again[tenant_id, channel]:
             what = f"{used.get(place, 0)} messages taken from the budget, {sent[place]} were sent"
@@ -87,14 +82,14 @@ def _has_moved(look: Look, tenant_id: UUID) -> bool:
     return len(look.told.zones.get(tenant_id, ())) > 1 or (tenant.sandbox and not is_young)
 
 
-async def _uses(look: Look, attempts: Any, clocks: dict[UUID, datetime]) -> None:
+async def _uses(look: Look, attempts: Any) -> None:
     """Whatever was taken from somebody's budget was sent at that instant, and what was sent just now was taken."""
     made: dict[str, Counter[tuple[UUID, datetime]]] = defaultdict(Counter)
     owed: dict[str, Counter[tuple[UUID, datetime]]] = defaultdict(Counter)
     for tenant_id, channel, _, attempt, at in attempts:
         for scope in SCOPES[channel]:
             made[scope][tenant_id, at] += 1
-            if attempt == 1 and at > clocks.get(tenant_id, look.now) - REMEMBERED:
+            if attempt == 1 and at > look.clocks.get(tenant_id, look.now) - REMEMBERED:
                 owed[scope][tenant_id, at] += 1
     taken: dict[str, Counter[tuple[UUID, datetime]]] = defaultdict(Counter)
     for tenant_id, scope, subject, used, last_at in await look.rows(USES):

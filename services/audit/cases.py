@@ -35,10 +35,6 @@ TICKS: Final = """
 SELECT tenant_id, at
   FROM sla.tick"""
 
-TEST_CLOCKS: Final = """
-SELECT tenant_id, now
-  FROM routing.test_clock"""
-
 ANNOUNCEMENTS: Final = """
 SELECT tenant_id, case_id, key, rule, kind, at, addressee, withdrawn_at IS NOT NULL AS withdrawn, made_at
   FROM sla.announcement"""
@@ -313,17 +309,16 @@ def _earliest(clocks: list[dict[str, Any]], state: str, which: str) -> datetime 
 
 async def _wake_ups(look: Look) -> None:
     ticks = {row["tenant_id"]: row["at"] for row in await look.rows(TICKS)}
-    clocks = {row["tenant_id"]: row["now"] for row in await look.rows(TEST_CLOCKS)}
     for row in await look.rows(WATCHED):
         look.findings.looked_at(1)
         if not _is_ours(look, row["case_id"]):
             continue
-        fault = _sleeps_badly(look, row, ticks, clocks)
+        fault = _sleeps_badly(look, row, ticks)
         if fault is not None:
             look.findings.add("I4", row["case_id"], fault, tenant_id=row["tenant_id"], may_pass=True)
 
 
-def _sleeps_badly(look: Look, row: Any, ticks: Mapping[UUID, datetime], clocks: Mapping[UUID, datetime]) -> str | None:
+def _sleeps_badly(look: Look, row: Any, ticks: Mapping[UUID, datetime]) -> str | None:
     """Say what is wrong with the wake-ups of a case, if anything is."""
     if not row["is_watched"]:
         return "sla has no wake-up for it"
@@ -335,7 +330,7 @@ def _sleeps_badly(look: Look, row: Any, ticks: Mapping[UUID, datetime], clocks: 
     overdue = look.now - OVERDUE
     sla_now = ticks.get(row["tenant_id"]) if is_sandbox else max(ticks.get(LIVE, overdue), overdue)
     sla_told = ticks.get(row["tenant_id"] if is_sandbox else LIVE)
-    routing_now = clocks.get(row["tenant_id"]) if is_sandbox else overdue
+    routing_now = look.clocks.get(row["tenant_id"]) if is_sandbox else overdue
     if row["wake_at"] is not None and sla_now is not None and row["wake_at"] <= sla_now:
         return f"was to wake at {row['wake_at']} in sla"
     if row["folded_at"] is not None and sla_told is not None and row["folded_at"] > sla_told:

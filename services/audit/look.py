@@ -59,6 +59,11 @@ class Tenant(Struct, frozen=True):
     retention: str | None  # days
 
 
+TEST_CLOCKS: Final = """
+SELECT tenant_id, now
+  FROM routing.test_clock"""
+
+
 class Complaint(Struct, frozen=True):
     tenant_id: UUID
     complaint_id: UUID
@@ -81,6 +86,7 @@ class Receipt(Struct, frozen=True):
 class Look:
     """What the checks read, and where they put what they find.
 
+    clocks: where the clock of each sandbox stands.
     misplaced: ids that lie with two tenants. That is one finding and not ten, so the other checks leave them out.
     """
 
@@ -94,6 +100,7 @@ class Look:
         streams: dict[str, Stream],
         told: Told,
         tenants: dict[UUID, Tenant],
+        clocks: dict[UUID, datetime],
         complaints: list[Complaint],
         receipts: list[Receipt],
         findings: Findings,
@@ -106,6 +113,7 @@ class Look:
         self.streams = streams
         self.told = told
         self.tenants = tenants
+        self.clocks = clocks
         self.complaints = complaints
         self.receipts = receipts
         self.findings = findings
@@ -211,6 +219,7 @@ async def look_at(
         streams=streams,
         told=told,
         tenants={row["tenant_id"]: Tenant(*row) for row in await connection.fetch(TENANTS)},
+        clocks={row["tenant_id"]: row["now"] for row in await connection.fetch(TEST_CLOCKS)},
         complaints=[Complaint(*row) for row in await connection.fetch(COMPLAINTS)],
         receipts=[Receipt(*row) for row in await connection.fetch(RECEIPTS)],
         findings=findings or Findings(),

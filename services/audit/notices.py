@@ -95,10 +95,6 @@ TELLING: Final = (
     ("sla", "penalty.posted"),
 )
 
-TEST_CLOCKS: Final = """
-SELECT tenant_id, now
-  FROM routing.test_clock"""
-
 # Somebody, or the policy, said no: that is an end, and no loss.
 AN_END: Final = frozenset({"no_provider", "text_too_long", "address_malformed"})
 
@@ -126,12 +122,11 @@ async def check(look: Look) -> None:
         deliveries[row["delivery_id"]] = row
     _keys(look, deliveries, attempts)
     _too_often(look, deliveries, attempts)
-    clocks = {row["tenant_id"]: row["now"] for row in await look.rows(TEST_CLOCKS)}
     for delivery_id, row in deliveries.items():
         look.findings.looked_at(1)
         if not _is_ours(look, row):
             continue
-        fault = _fault(look, row, attempts.get(delivery_id, []), clocks)
+        fault = _fault(look, row, attempts.get(delivery_id, []))
         if fault is not None:
             what, may_pass = fault
             look.findings.add("I5", delivery_id, what, tenant_id=row["tenant_id"], may_pass=may_pass)
@@ -196,14 +191,14 @@ def _too_often(look: Look, deliveries: dict[UUID, Any], attempts: dict[UUID, lis
 # -- I5 ------------------------------------------------------------------------------------------------------------------------
 
 
-def _fault(look: Look, row: Any, attempts: list[Attempt], clocks: dict[UUID, Any]) -> tuple[str, bool] | None:
+def _fault(look: Look, row: Any, attempts: list[Attempt]) -> tuple[str, bool] | None:
     """Say why a delivery was not taken, and whether that may pass; None when it was, or need not be."""
     state = row["state"]
     if state in ("queued", "held", "sending"):
         if not row["is_queued"]:
             return f"is {state}, and in no queue", False
         if state == "held":
-            return _held(look, row, clocks)
+            return _held(look, row)
         return None if _waits_its_turn(look, row, attempts) else (f"is {state}", True)
     told = look.told.delivered.get(row["delivery_id"])
     if told is not None and state not in UNTOLD and state not in told.states:
@@ -225,9 +220,9 @@ def _waits_its_turn(look: Look, row: Any, attempts: list[Attempt]) -> bool:
     return row["state"] == "queued" and has_failed and look.now < row["wake_at"] < look.now + look.longest_pause
 
 
-def _held(look: Look, row: Any, clocks: dict[UUID, Any]) -> tuple[str, bool] | None:
+def _held(look: Look, row: Any) -> tuple[str, bool] | None:
     if row["held_until"] is not None:
-        now = clocks.get(row["tenant_id"])
+        now = look.clocks.get(row["tenant_id"])
         is_over = now is not None and row["held_until"] <= now
     else:
         is_over = row["wake_at"] < look.now - LATE

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from services.audit.look import LIVE, Look
-from services.audit.streams import tenant_in
+from services.audit.streams import SERVICES, tenant_in
 
 COLUMNS: Final = """
 SELECT n.nspname AS schema, t.relname AS name, c.attname AS col, format_type(c.atttypid, NULL) AS type
@@ -17,7 +17,7 @@ SELECT n.nspname AS schema, t.relname AS name, c.attname AS col, format_type(c.a
   JOIN pg_namespace n ON n.oid = t.relnamespace
   JOIN pg_attribute c ON c.attrelid = t.oid AND c.attnum > 0 AND NOT c.attisdropped
  WHERE t.relkind IN ('r', 'p') AND NOT t.relispartition
-   AND n.nspname IN ('intake', 'routing', 'sla', 'notify', 'reporting')
+   AND n.nspname = ANY ($1)
    AND EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = t.oid AND o.attname = 'tenant_id' AND NOT o.attisdropped)
  ORDER BY 1, 2, 3"""
 
@@ -65,7 +65,7 @@ SELECT m.token, m.owner_id
 
 async def check(look: Look) -> None:
     """Fill `look.misplaced`; so this goes first."""
-    columns = await look.rows(COLUMNS)
+    columns = await look.rows(COLUMNS, list(SERVICES))
     known = [*look.tenants, LIVE]
     tables = list(dict.fromkeys(f'{row["schema"]}."{row["name"]}"' for row in columns))
     for row in await look.rows("\nUNION ALL".join(STRANGERS.format(table=table) for table in tables), known):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.audit.look import Look
+from services.audit.streams import SERVICES
 
 AHEAD: Final = timedelta(minutes=5)
 BACK: Final = timedelta(minutes=65)
@@ -22,7 +23,7 @@ COLUMNS: Final = """
 SELECT n.nspname || '."' || t.relname || '"' AS table, c.attname AS column
   FROM pg_attribute c
   JOIN pg_class t ON t.oid = c.attrelid AND t.relkind IN ('r', 'p') AND NOT t.relispartition
-  JOIN pg_namespace n ON n.oid = t.relnamespace AND n.nspname IN ('intake', 'routing', 'sla', 'notify', 'reporting')
+  JOIN pg_namespace n ON n.oid = t.relnamespace AND n.nspname = ANY ($1)
   JOIN pg_attrdef d ON d.adrelid = c.attrelid AND d.adnum = c.attnum
  WHERE pg_get_expr(d.adbin, d.adrelid) = 'clock_timestamp()'
    AND EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = t.oid AND o.attname = 'tenant_id' AND NOT o.attisdropped)
@@ -30,14 +31,8 @@ SELECT n.nspname || '."' || t.relname || '"' AS table, c.attname AS column
 
 # What is noted later, by the same clock: (table, when it began, when it came to an end).
 ENDS: Final = (
-    *(
-        (f'{service}."outbox"', "created_at", "published_at")
-        for service in ("intake", "routing", "sla", "notify", "reporting")
-    ),
-    *(
-        (f'{service}."dead_letter"', "dead_at", "resolved_at")
-        for service in ("intake", "routing", "sla", "notify", "reporting")
-    ),
+    *((f'{service}."outbox"', "created_at", "published_at") for service in SERVICES),
+    *((f'{service}."dead_letter"', "dead_at", "resolved_at") for service in SERVICES),
     ('intake."data_key"', "created_at", "erased_at"),
     ('intake."import"', "created_at", "done_at"),
     ('routing."move"', "created_at", "done_at"),
@@ -51,7 +46,7 @@ ENDS: Final = (
 
 async def check(look: Look) -> None:
     columns: dict[str, list[str]] = defaultdict(list)
-    for row in await look.rows(COLUMNS):
+    for row in await look.rows(COLUMNS, list(SERVICES)):
         columns[row["table"]].append(row["column"])
     ends = {table: (start, end) for table, start, end in ENDS if table in columns}
     for table, (_, end) in ends.items():

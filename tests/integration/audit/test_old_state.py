@@ -75,7 +75,7 @@ async def test_what_housekeeping_has_removed_is_not_missed(state: State, papers:
 
 
 async def _grow_older(connection: asyncpg.Connection, age: timedelta) -> None:
-    columns = {(row["table"], row["column"]) for row in await connection.fetch(times.COLUMNS)}
+    columns = {(row["table"], row["column"]) for row in await connection.fetch(times.COLUMNS, list(SERVICES))}
     columns |= {(table, end) for table, _, end in times.ENDS}
     columns |= {(f"{service}.tenant", "created_at") for service in SERVICES}
     for table, column in columns:

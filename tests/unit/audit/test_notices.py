@@ -13,7 +13,7 @@ from services.audit.notices import Attempt, _fault
 from services.audit.sources import LONGEST_PAUSE
 
 NOW = datetime(2026, 9, 1, 8, 0, tzinfo=UTC)
-LOOK: Any = SimpleNamespace(now=NOW, longest_pause=LONGEST_PAUSE)
+LOOK: Any = SimpleNamespace(now=NOW, clocks={}, longest_pause=LONGEST_PAUSE)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_pause_after_a_call_in_vain_is_no_loss(
     ids = {"tenant_id": uuid4(), "delivery_id": uuid4()}
     attempts = [Attempt(**ids, attempt=place, key=uuid4(), outcome=each) for place, each in enumerate(outcomes, 1)]
     row = {**ids, "state": "queued", "reason": reason, "is_queued": True, "wake_at": NOW + wakes_in, "held_until": None}
-    assert _fault(LOOK, row, attempts, {}) == (None if is_on_its_way else ("is queued", True))
+    assert _fault(LOOK, row, attempts) == (None if is_on_its_way else ("is queued", True))
 
 
 def test_where_pauses_are_short_a_long_one_is_a_loss() -> None:
@@ -51,5 +51,5 @@ def test_where_pauses_are_short_a_long_one_is_a_loss() -> None:
         "wake_at": NOW + timedelta(minutes=2),
         "held_until": None,
     }
-    look: Any = SimpleNamespace(now=NOW, longest_pause=timedelta(minutes=1))
-    assert _fault(look, row, attempts, {}) == ("is queued", True)
+    look: Any = SimpleNamespace(now=NOW, clocks={}, longest_pause=timedelta(minutes=1))
+    assert _fault(look, row, attempts) == ("is queued", True)
