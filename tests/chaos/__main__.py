@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from services.supervisor import stop_on_signals
 from shared import telemetry
-from tests.chaos.cases import gate, long
+from tests.chaos.cases import all_cases
 from tests.chaos.disks import enter_own_mounts
 from tests.chaos.frame import GATE, LONG, Report
 from tests.chaos.mutants import run as run_mutants
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     enter_own_mounts()
     size = LONG if mode == "long" else GATE
     wanted = [name.strip() for name in os.environ.get("ONLY", "").split(",") if name.strip()]
-    cases = [case for case in (long() if mode == "long" else gate()) if not wanted or case.name in wanted]
+    cases = [case for case in all_cases() if not wanted or case.name in wanted]
     faults = [fault for fault in FAULTS if not wanted or fault in wanted]
     keep = os.environ.get("DATA")
     reports: list[Report] = []

@@ -20,7 +20,7 @@ from tests.chaos.power import PowerCuts
 from tests.chaos.streams import StreamsLost, StreamsOlder
 
 
-def gate() -> list[Case]:
+def all_cases() -> list[Case]:
     return [
         PowerCuts("nats"),
         PowerCuts("postgres"),
@@ -37,7 +37,3 @@ def gate() -> list[Case]:
         Model(),  # aside, these two
         Overdue(),
     ]
-
-
-def long() -> list[Case]:
-    return gate()

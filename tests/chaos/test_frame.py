@@ -13,7 +13,7 @@ from shared.messages.routing import EntryAppended
 from shared.pending import read
 from shared.policy.compiling import compile_policy
 from shared.policy.documents import parse
-from tests.chaos.cases import gate
+from tests.chaos.cases import all_cases
 from tests.chaos.fail_points import BURYING, PLACES
 from tests.chaos.frame import GATE, Report, World
 from tests.chaos.mutated import FAULTS
@@ -35,7 +35,7 @@ def test_every_fail_point_is_some_services_and_no_other_is_named() -> None:
 
 def test_the_eight_mutants_and_the_cases_have_names_of_their_own() -> None:
     assert len(FAULTS) == 8
-    names = [case.name for case in gate()]
+    names = [case.name for case in all_cases()]
     assert len(set(names)) == len(names) >= 14
     assert len(CHECKS) == 15
 
