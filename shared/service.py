@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -124,6 +125,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         consumers: made when the runtime exists; `runtime.reference.consumers(name)` keeps the copies of reference data.
         loops: likewise.
         on_start: called with both pools open, before anything is served; what it opens, `on_stop` closes.
+        prepare: what `on_start` leaves to be done with the database; done again when the database fails it.
     """
 
     name: str
@@ -131,6 +133,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     consumers: Callable[[Runtime[Any]], Sequence[Consumer]] = lambda _: ()
     loops: Callable[[Runtime[Any]], Sequence[Loop]] = lambda _: ()
     on_start: Callable[[Runtime[Any]], Awaitable[None]] | None = None
+    prepare: Callable[[Runtime[Any]], Awaitable[object]] | None = None
     on_stop: Callable[[Runtime[Any]], Awaitable[None]] | None = None
     description: str = ""
 
@@ -177,16 +180,18 @@ class Service:
     # -- life ------------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the database, check it, run `on_start`, and set everything going. NATS may come later.
+        """Open the database, check it, run `on_start` and `prepare`, and set everything going. NATS may come later.
 
         Raises StartError when the database is unsafe, newer or not migrated, or does not answer within `start_seconds`.
         """
         with structlog.contextvars.bound_contextvars(service=self.spec.name):
             if self.settings.otlp_endpoint is not None:
                 self._traces = start_tracing(self.spec.name, self.settings.otlp_endpoint, self.settings.trace_share)
-            await self._open_database()
+            await self._patiently(self._open_database)
             if self.spec.on_start is not None:
                 await self.spec.on_start(self.runtime)
+            if self.spec.prepare is not None:
+                await self._patiently(functools.partial(self.spec.prepare, self.runtime))
             self._go("nats", self.runtime.nats.connect())
             self._go("relay", self.relay.run())
             for consumer in self.consumers:
@@ -281,34 +286,37 @@ class Service:
         ]
         return Readiness(self.spec.name, not reasons, reasons, notes)
 
-    async def _open_database(self) -> None:
-        log = structlog.get_logger()
+    async def _patiently(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do some work, and again while the database fails it, for up to `start_seconds`."""
         until = time.monotonic() + self.settings.start_seconds
         while True:
             try:
-                await self.runtime.db.open()
-                missing = await migrations.pending(
-                    dsn_for(self.settings.database_url, f"{self.spec.name}_worker", self.settings.worker_password),
-                    self.spec.name,
-                )
-                if missing:
-                    raise StartError(
-                        f"The database lacks {len(missing)} migrations of {self.spec.name}: run `recourse migrate`."
-                    )
+                await work()
                 return
-            except (UnsafeServerError, migrations.MigrationError) as refusal:
-                await self.runtime.db.close()
-                raise StartError(str(refusal)) from refusal
             except Exception as outage:
-                await self.runtime.db.close()
                 if not is_outage(outage):
                     raise
                 if time.monotonic() > until:
                     raise StartError(
                         f"PostgreSQL does not answer ({type(outage).__name__}): check that it runs and RECOURSE_DATABASE_URL."
                     ) from outage
-                log.info("database_awaited", **describe(outage))
+                structlog.get_logger().info("database_awaited", **describe(outage))
                 await asyncio.sleep(0.5)
+
+    async def _open_database(self) -> None:
+        name = self.spec.name
+        try:
+            await self.runtime.db.open()
+            missing = await migrations.pending(
+                dsn_for(self.settings.database_url, f"{name}_worker", self.settings.worker_password), name
+            )
+            if missing:
+                raise StartError(f"The database lacks {len(missing)} migrations of {name}: run `recourse migrate`.")
+        except Exception as failure:
+            await self.runtime.db.close()
+            if isinstance(failure, UnsafeServerError | migrations.MigrationError):
+                raise StartError(str(failure)) from failure
+            raise
 
     def _go(self, name: str, work: Any) -> None:
         self._tasks.append(asyncio.create_task(work, name=f"{self.spec.name} {name}"))

@@ -52,7 +52,6 @@ async def _start(runtime: Runtime[IntakeSettings]) -> None:
         mail_server=None,
     )
     put_parts(runtime, parts)
-    await rewrap(runtime)
     await runtime.nats.respond(CONTACT_SUBJECT, Handlers(runtime).answer_contact)
     if settings.smtp_port is not None:
         parts.mail_reader = MailReader(settings.mail_memory_bytes, settings.mail_seconds)
@@ -84,6 +83,7 @@ SPEC: Final = ServiceSpec(
     consumers=_consumers,
     loops=loops,
     on_start=_start,
+    prepare=rewrap,
     on_stop=_stop,
     description="Tenants and what they publish, complaints as they come in, and the vault with all personal data.",
 )

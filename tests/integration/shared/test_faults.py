@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -18,7 +19,8 @@ import pytest
 from shared.database import Database, is_outage
 from shared.embedded.folder import open_folder
 from shared.embedded.nats import NatsServer
-from shared.service import Service, ServiceSpec, StartError, build
+from shared.messages.base import LIVE
+from shared.service import Runtime, Service, ServiceSpec, StartError, build
 from shared.serving import serve
 from shared.settings import ServiceSettings, load
 from tests.infra import STRICT, Infra, service_settings
@@ -212,6 +214,34 @@ async def test_the_service_waits_for_a_database_that_comes_late_and_gives_up_in_
     )
     with pytest.raises(StartError, match="RECOURSE_DATABASE_URL"):
         await build(ServiceSpec(name="intake"), settings).start()
+
+
+async def test_a_database_that_dies_while_the_service_starts_is_waited_for_and_an_error_of_ours_is_not(
+    stack: Stack,
+) -> None:
+    tried = 0
+
+    async def prepare(runtime: Runtime[Any]) -> None:
+        nonlocal tried
+        tried += 1
+        async with runtime.db.worker_tx(LIVE) as tx:
+            await tx.fetchval("SELECT pg_terminate_backend(pg_backend_pid())" if tried == 1 else "SELECT 1")
+
+    service = build(ServiceSpec(name="intake", prepare=prepare), stack.settings("intake"))
+    await service.start()
+    try:
+        assert (await service.readiness()).ready
+        assert tried == 2
+    finally:
+        await service.stop()
+
+    async def err(_: Runtime[Any]) -> None:
+        raise LookupError("ours")
+
+    faulty = build(ServiceSpec(name="intake", prepare=err), stack.settings("intake"))
+    with pytest.raises(LookupError):
+        await faulty.start()
+    await faulty.stop()
 
 
 async def test_a_taken_address_is_said_in_a_sentence(stack: Stack) -> None:
