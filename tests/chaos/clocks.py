@@ -24,7 +24,7 @@ import asyncpg
 from services.supervisor import ServiceProcess
 from shared.embedded.access import SERVICES
 from tests.chaos.faults import back
-from tests.chaos.frame import CaseFailedError, World
+from tests.chaos.frame import CaseFailedError, World, together
 from tests.chaos.load import Load
 
 SOURCE: Final = Path(__file__).with_name("clock.c")
@@ -144,6 +144,6 @@ class Clocks:
                 await unit.start()
             await back(world.stack, unit.name)
 
-        await asyncio.gather(*map(restart, units))
+        await together(map(restart, units))
         await supervisor.wait_ready()
         yield

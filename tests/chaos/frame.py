@@ -13,7 +13,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -281,6 +281,16 @@ async def _on_the_stack(case: Case, world: World, report: Report, *, of_now: boo
     report.figures["quiet_within_seconds"] = round(limit, 1)
     report.audit_checks, report.compared, report.looks = found.checks, found.compared, found.looks
     report.why += [f"{each.check} {each.subject}: {each.what}" for each in found.details[:10]]
+
+
+async def together(works: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Do all of them at once. The first that fails ends the others, which would go on into the next case, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def processor_seconds() -> float:

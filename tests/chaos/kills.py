@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any, Final
 
 from tests.chaos.faults import UNITS, back, strike
-from tests.chaos.frame import CaseFailedError, World
+from tests.chaos.frame import CaseFailedError, World, together
 from tests.chaos.load import Load
 from tests.chaos.speed import machine_speed
 
@@ -29,7 +29,7 @@ class Kills:
         began = time.monotonic()
         async with load.running():
             round_ = _Round(world, struck, began)
-            await asyncio.gather(*(round_.strike_on() for _ in range(world.size.strikers)))
+            await together(round_.strike_on() for _ in range(world.size.strikers))
         return {
             "asked_per_second": round(asked, 1),
             **load.figures,
@@ -55,7 +55,7 @@ class _Round:
             if passed > size.load_seconds * 2 + 60:
                 raise CaseFailedError(f"only {self._struck.total()} of {size.kills} faults fitted into the time")
             if self._struck.total() < size.kills:
-                await asyncio.gather(*map(self._strike, self._targets(2 if chance.random() < 0.3 else 1)))
+                await together(map(self._strike, self._targets(2 if chance.random() < 0.3 else 1)))
             ahead = size.load_seconds * SPREAD * self._struck.total() / size.kills - passed
             await asyncio.sleep(max(chance.uniform(0.2, 1.0), ahead))
 

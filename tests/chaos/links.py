@@ -19,7 +19,7 @@ from services.supervisor import ServiceProcess
 from shared.embedded.access import SERVICES
 from shared.embedded.processes import LOOPBACK, free_port
 from tests.chaos.faults import back
-from tests.chaos.frame import CaseFailedError, World
+from tests.chaos.frame import CaseFailedError, World, together
 from tests.chaos.load import Load
 from tests.chaos.speed import machine_speed
 
@@ -142,7 +142,7 @@ class Links:
         await asyncio.sleep(1.0)
         answers: list[tuple[int, float]] = []
         with database.dead():
-            await asyncio.gather(*(self._ask(world, answers, number * 0.2) for number in range(10)))
+            await together(self._ask(world, answers, number * 0.2) for number in range(10))
         slowest = max(seconds for _, seconds in answers)
         if slowest > DEADLINES + 1.0 / self._speed:
             raise CaseFailedError(f"a request waited {slowest:.1f} s for a database that was away")
@@ -194,5 +194,5 @@ class Links:
                 await unit.start()
             await back(world.stack, unit.name)
 
-        await asyncio.gather(*map(one, units))
+        await together(map(one, units))
         await world.stack.supervisor.wait_ready()

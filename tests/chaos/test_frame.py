@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from shared.policy.compiling import compile_policy
 from shared.policy.documents import parse
 from tests.chaos.cases import all_cases
 from tests.chaos.fail_points import BURYING, PLACES
-from tests.chaos.frame import GATE, Report, World
+from tests.chaos.frame import GATE, CaseFailedError, Report, World, together
 from tests.chaos.mutated import FAULTS
 from tests.chaos.poison import bodies
 from tests.chaos.reporting import stages_of, verdict_of
@@ -74,6 +75,24 @@ def test_a_case_has_a_sheet_of_its_own_and_says_where_its_seconds_went() -> None
     assert not whole.stages
     report = Report(name="kills", state="passed", seconds=12.3, stages=own.stages)
     assert stages_of(report).startswith("12 s (busy processors): case 0.0 (")
+
+
+async def test_the_first_failure_ends_what_is_done_beside_it() -> None:
+    ended = asyncio.Event()
+
+    async def go_on() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise CaseFailedError("it did not hold")
+
+    with pytest.raises(CaseFailedError, match="did not hold"):
+        await together([go_on(), fail()])
+    assert ended.is_set()
 
 
 def a_report(number: int, state: Any) -> Report:
