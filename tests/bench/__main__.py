@@ -33,6 +33,7 @@ from shared.embedded.folder import open_folder
 from shared.embedded.postgres import PostgresServer
 from tests.bench import pgbench
 from tests.bench.calibration import REFERENCE_LOOPS, per_second, turns
+from tests.bench.disk import Disk, watching
 from tests.bench.figures import REFERENCE_INSERTS, Calibration, Figure, Stage, Target
 
 # Each with the seconds that it has, in `make bench` and in `make bench-long`; those that share a stack are neighbours.
@@ -58,6 +59,7 @@ class Measured(msgspec.Struct, frozen=True):
     calibration: Calibration
     figures: list[Figure]
     targets: list[Target]
+    disk: Disk | None = None
 
 
 class Looks(Protocol):
@@ -122,7 +124,8 @@ async def run(names: Sequence[str], stage: Stage, outcome: Outcome, calibrating:
             try:
                 module: ModuleType = import_module(f"tests.bench.{name}")
                 stage.tell(f"{name} …")
-                figures: list[Figure] = await module.measure(msgspec.structs.replace(stage, until=until))
+                with watching(stage.folder) as disk:
+                    figures: list[Figure] = await module.measure(msgspec.structs.replace(stage, until=until))
                 after = await calibrating.look()
                 calibration = between([before, after])
                 before = after
@@ -137,7 +140,7 @@ async def run(names: Sequence[str], stage: Stage, outcome: Outcome, calibrating:
                 outcome.broken += [Broken(later, "not begun") for later in names[place + 1 :]]
                 raise
             seconds = round(time.monotonic() - began, 1)
-            outcome.measured.append(Measured(name, seconds, calibration, figures, targets))
+            outcome.measured.append(Measured(name, seconds, calibration, figures, targets, disk))
             stage.tell(f"{name}: {seconds:.0f} s")
             if not set(names[place + 1 :]) & set(SHARING):
                 await stage.kept.close()
@@ -162,6 +165,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
                     "loops_per_second": round(each.calibration.loops_per_second),
                     "inserts_per_second": round(each.calibration.inserts_per_second, 1),
                     "seconds": each.seconds,
+                    "disk": msgspec.to_builtins(each.disk),
                 }
                 for each in measured
             },
@@ -179,7 +183,7 @@ def table(outcome: Outcome) -> Iterator[str]:
         look = each.calibration
         yield (
             f"{each.module}   (calibration: Python {look.python:.2f}, pgbench {look.inserts_per_second:,.0f} rows/s;"
-            f" {each.seconds:.0f} s)"
+            f" {each.seconds:.0f} s{f'; {each.disk}' if each.disk else ''})"
         )
         for figure in each.figures:
             beside = ", ".join(

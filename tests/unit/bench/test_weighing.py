@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.bench.__main__ import Broken, Measured, Outcome, report, run, table, verdict, write_down
+from tests.bench.disk import Counters, Disk
 from tests.bench.figures import Calibration, Figure, Kept, Stage, Target, at_least, at_most
 from tests.bench.load import at_rate, flat_out, percentile
 
@@ -62,6 +63,23 @@ def test_the_report_holds_every_figure_and_target() -> None:
     assert found["targets"] == [{"name": "rate", "value": 2.0, "target": 1.0, "met": True}]
     assert found["calibration"]["loops_per_second"] == 10_500_000
     assert any("rate" in line and "met" in line for line in table(Outcome(measured)))
+
+
+def test_a_disk_that_stands_still_is_told_beside_the_calibration() -> None:
+    disk = Disk()
+    looks = [
+        Counters(0, 0, 0),
+        Counters(100, 50, 0),
+        Counters(100, 50, 3),
+        Counters(100, 50, 3),
+        Counters(103, 1_400, 0),
+    ]
+    for before, after in pairwise(looks):
+        disk.add(before, after, 0.25)
+    assert (disk.still_seconds, disk.longest_write_ms) == (0.5, 450.0)
+    measured = [Measured("intake", 1.0, SLOW, [], [], disk)]
+    assert report(Outcome(measured))["calibration"]["modules"]["intake"]["disk"]["still_seconds"] == 0.5
+    assert "disk still for 0.5 s, writes of up to 450 ms" in next(table(Outcome(measured)))
 
 
 class _Stand:
