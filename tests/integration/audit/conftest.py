@@ -97,10 +97,14 @@ class Evidence(Struct, kw_only=True):
             await auditing.check(look)
             return look.findings.all()
 
-    async def audit(self, patience: float = 0.0) -> Verdict:
+    async def audit(self, *, patience: float = 0.0, secrets: Path | None = None) -> Verdict:
         """The whole audit, with a connection of its own."""
         evidence = sources.Evidence(
-            dsn=self.state.dsn, nats=self.state.nats_url, lines=lambda: self.journal, record=lambda: self.record
+            dsn=self.state.dsn,
+            nats=self.state.nats_url,
+            lines=lambda: self.journal,
+            record=lambda: self.record,
+            secrets=secrets,
         )
         return await auditing.audit(evidence, patience=patience)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -9,6 +12,7 @@ from services import cli
 from services.audit import budgets
 from services.audit.findings import CHECKS
 from services.audit.look import connect, look_at
+from services.audit.seals import HOLDERS, MASTER
 from services.audit.told import gather
 from tests.integration.audit.conftest import Evidence, State
 
@@ -38,6 +42,24 @@ async def test_days_of_budgets_are_those_of_the_zone_that_the_tenant_had(state: 
         await transaction.rollback()
     finally:
         await connection.close()
+
+
+async def test_what_a_former_key_has_sealed_opens_for_as_long_as_that_key_is_kept(
+    papers: Evidence, tmp_path: Path
+) -> None:
+    def keep(*, former: bool) -> None:
+        for service in HOLDERS:
+            name = MASTER.format(service)
+            key = msgspec.json.decode((papers.state.folder / name).read_bytes())["key"]
+            kept = {"key": base64.b64encode(bytes(32)).decode(), "previous": [key] if former else []}
+            (tmp_path / name).write_bytes(msgspec.json.encode(kept))
+
+    keep(former=True)
+    assert (await papers.audit(secrets=tmp_path)).details == []
+    keep(former=False)
+    found = (await papers.audit(secrets=tmp_path)).details
+    places = {each.what.split()[0] for each in found if each.check == "I1"}
+    assert places == {"tenant_key", "staff_member.contact", "provider.sealed", "endpoint.sealed"}
 
 
 def test_the_command_prints_one_line_and_says_by_its_code_whether_all_is_well(
