@@ -17,6 +17,8 @@ from tests.chaos.poison import Poisoner
 
 VARIABLE: Final = "RECOURSE_FAIL_POINT"
 REACH_SECONDS: Final = 90.0  # a clock of the complaints takes sixty
+BREATH_SECONDS: Final = 3.0
+"""So long does a service work between two ends, where it has several at each place: who comes again for a minute is to get an answer."""
 RATE: Final = 12.0
 
 PLACES: Final[dict[str, tuple[str, ...]]] = {
@@ -105,6 +107,9 @@ class FailPoints:
                     for visit in world.size.visits[:1] if point in ONCE else world.size.visits:
                         await self._crash(unit, f"{point}:{visit}")
                         visited.append(point)
+                        if len(world.size.visits) > 1:
+                            await self._arm(unit, "")
+                            await asyncio.sleep(BREATH_SECONDS)
         finally:
             unit.environment.pop(VARIABLE, None)
             if unit.is_running():  # it has not come by, and would yet, in the midst of another case
