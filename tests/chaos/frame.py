@@ -34,9 +34,6 @@ from shared.embedded.access import SERVICES
 from shared.solitude import Room
 from tests.chaos.speed import machine_speed, processor_speed
 
-QUIET_SECONDS = 30.0
-"""So long after the last fault may things be under way, on the machine of the calibration."""
-
 LATE_SECONDS = 5.0
 """The clocks go on, so something is always due; what has been so for longer waits for something."""
 
@@ -108,6 +105,7 @@ class Size(Struct, frozen=True, kw_only=True):
     flood_seconds: float = 8.0
     stream_losses: int = 1
     dead_seconds: float = 8.0  # of a wire that lets nothing through
+    quiet_seconds: float = 30.0  # after the last fault, for what is under way, on the machine of the calibration
 
 
 GATE = Size()
@@ -124,6 +122,7 @@ LONG = Size(
     flood_seconds=60.0,
     stream_losses=3,
     dead_seconds=30.0,
+    quiet_seconds=180.0,  # a thousand kills, one in one and a half seconds, leave a service far behind what it is told
 )
 
 
@@ -215,9 +214,9 @@ class World:
             longest_pause=LONGEST_PAUSE,
         )
 
-    async def audit(self, patience: float = QUIET_SECONDS, *, of_now: bool = False) -> Verdict:
+    async def audit(self, *, of_now: bool = False) -> Verdict:
         """What the independent auditor says once nothing is under way any more, or, `of_now`, once what is under way now has passed."""
-        return await audit(self.evidence, patience=patience, of_now=of_now)
+        return await audit(self.evidence, patience=self.size.quiet_seconds, of_now=of_now)
 
 
 Place = Literal["stack", "alone", "aside"]
@@ -278,7 +277,7 @@ async def _on_the_stack(case: Case, world: World, report: Report, *, of_now: boo
     world.tell(f"  {case.name}: no more faults")
     with world.stage("ready"):
         await world.stack.supervisor.wait_ready()
-    limit = QUIET_SECONDS / min(speed, processor_speed())  # a machine may have grown slower meanwhile
+    limit = world.size.quiet_seconds / min(speed, processor_speed())  # a machine may have grown slower meanwhile
     async with _tended(world) as retried:
         with world.stage("quiet"):
             waiting = await settle(world, limit)

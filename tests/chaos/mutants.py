@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+import msgspec
 
 from services.supervisor import ServiceProcess
 from tests.chaos.faults import back, restart_soon
@@ -27,7 +28,7 @@ from tests.chaos.running import noted_when_broken_off, world
 CAUGHT_WITHIN: Final = 60.0
 LOAD_SECONDS: Final = 12.0
 RATE: Final = 25.0
-PATIENCE: Final = 10.0
+SIZE: Final = msgspec.structs.replace(GATE, quiet_seconds=10.0)
 
 RLS_OFF: Final = "ALTER TABLE notify.endpoint DISABLE ROW LEVEL SECURITY"
 CRASHES: Final = {
@@ -45,7 +46,7 @@ async def run(seed: int, tell: Callable[[str], None], faults: list[str], reports
         folder = Path(tempfile.mkdtemp(prefix="recourse-mutant-"))
         try:
             with noted_when_broken_off(fault, reports):
-                async with world(seed, GATE, lambda _: None, folder=folder, tenants=2) as made:
+                async with world(seed, SIZE, lambda _: None, folder=folder, tenants=2) as made:
                     report = await _examine(made, fault, service)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +78,7 @@ async def _examine(made: World, fault: str, service: str) -> Report:
         await restart_soon(made.stack, service)
     await asyncio.sleep(1.0)
     await back(made.stack, service)
-    verdict = await made.audit(patience=PATIENCE)
+    verdict = await made.audit()
     took = time.monotonic() - began
     why = []
     if verdict.ok:
