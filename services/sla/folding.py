@@ -200,7 +200,7 @@ async def _readable(
     length = 0
     for each in noted:
         lines_of_case = max(each.folded_seq, *told[each.key])
-        if each.now is None or each.has_failed or length + lines_of_case > LINES_AT_ONCE:
+        if each.now is None or each.failures or length + lines_of_case > LINES_AT_ONCE:
             continue
         length += lines_of_case
         chosen.append(each)

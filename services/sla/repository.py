@@ -108,28 +108,30 @@ class Noted(Struct, frozen=True):
     """
 
     tenant_id: UUID
+    case_id: UUID
     columns: tuple[Any, ...]
+    folded_seq: int
+    failures: int
     is_new: bool
     now: datetime | None
 
     @property
     def key(self) -> Key:
-        return self.tenant_id, self.columns[0]
-
-    @property
-    def folded_seq(self) -> int:
-        seq: int = self.columns[5]
-        return seq
-
-    @property
-    def has_failed(self) -> bool:
-        return bool(self.columns[9])
+        return self.tenant_id, self.case_id
 
 
 async def add_entries(tx: Tx, lines: Sequence[Line]) -> list[Noted]:
     """Store lines, each once, have their cases looked at, and return these; of any of the transaction's tenants."""
     return [
-        Noted(row["tenant_id"], tuple(row[1:11]), row["is_new"], row["now"])
+        Noted(
+            row["tenant_id"],
+            row["case_id"],
+            tuple(row[1:11]),
+            row["folded_seq"],
+            row["failures"],
+            row["is_new"],
+            row["now"],
+        )
         for row in await tx.fetch(ADD_ENTRIES, _json(lines))
     ]
 
