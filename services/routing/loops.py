@@ -25,7 +25,7 @@ from shared.service import Loop, Runtime
 DUTY_SECONDS = 60.0
 LOOK_SECONDS = 1.0
 SWEEP_ALL_SECONDS = 3600.0
-SWEEP_BATCH = 200
+SWEEP_BATCH = 5000  # looked at in one statement
 REFRESHED_TOGETHER = 8  # cases in one transaction
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -131,12 +131,16 @@ class Loops:
 
     async def _sweep(self, tenant_id: UUID, since: datetime) -> None:
         desk = parts.of(self.runtime).desk
-        async with self.runtime.db.worker_tx(tenant_id) as tx:
-            for case_id in await cases.unassigned(tx, tenant_id, since, SWEEP_BATCH):
+        after: cases.Place | None = (since, UUID(int=0))
+        while after is not None:
+            async with self.runtime.db.worker_tx(tenant_id) as tx:
+                found, after = await cases.unassigned(tx, tenant_id, after, SWEEP_BATCH)
+            for case_id in found:
                 log.warning("case_unassigned", tenant_id=str(tenant_id), case_id=str(case_id))
-                writing = await desk.begin(tx, case_id)
-                if writing is not None:
-                    await desk.save(writing)
+                async with self.runtime.db.worker_tx(tenant_id) as tx:
+                    writing = await desk.begin(tx, case_id)
+                    if writing is not None:
+                        await desk.save(writing)
 
 
 def in_turns(due: Sequence[Due], number: int) -> list[list[Due]]:

@@ -156,13 +156,26 @@ SELECT case_id
  ORDER BY case_id
  LIMIT $3"""
 
+# Of so many complaints in the order in which they were stored: those without an assignment, and where the next look begins.
 UNASSIGNED = """
-SELECT c.case_id
-  FROM "case" c
- WHERE c.tenant_id = $1 AND c.kind = 'complaint' AND c.stored_at > $2
-   AND NOT EXISTS (SELECT 1 FROM assignment a WHERE a.tenant_id = c.tenant_id AND a.case_id = c.case_id AND a.active)
- ORDER BY c.stored_at
- LIMIT $3"""
+WITH looked AS MATERIALIZED (
+    SELECT case_id, stored_at
+      FROM "case"
+     WHERE tenant_id = $1 AND kind = 'complaint' AND (stored_at, case_id) > ($2, $3)
+     ORDER BY stored_at, case_id
+     LIMIT $4),
+last AS (
+    SELECT case_id, stored_at FROM looked ORDER BY stored_at DESC, case_id DESC LIMIT 1)
+SELECT (SELECT count(*) FROM looked) AS looked, last.stored_at, last.case_id,
+       ARRAY(SELECT l.case_id
+               FROM looked l
+              WHERE NOT EXISTS (SELECT 1 FROM assignment a WHERE a.tenant_id = $1 AND a.case_id = l.case_id AND a.active)
+              ORDER BY l.stored_at, l.case_id) AS unassigned
+  FROM last"""
+
+
+Place = tuple[datetime, UUID]
+"""When a case was stored, and its id: where it stands among its tenant's."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,9 +389,15 @@ async def moved_by_calendar(tx: Tx, tenant_id: UUID, after: UUID, limit: int) ->
     return [row["case_id"] for row in await tx.fetch(RUNNING_CASES_AFTER, tenant_id, after, limit)]
 
 
-async def unassigned(tx: Tx, tenant_id: UUID, stored_after: datetime, limit: int) -> list[UUID]:
-    """Return complaints that belong to nobody: there must be none."""
-    return [row["case_id"] for row in await tx.fetch(UNASSIGNED, tenant_id, stored_after, limit)]
+async def unassigned(tx: Tx, tenant_id: UUID, after: Place, limit: int) -> tuple[list[UUID], Place | None]:
+    """Return complaints that belong to nobody, of `limit` that were stored after this place, and the place to go on from; None at the end.
+
+    There must be none.
+    """
+    row = await tx.fetchrow(UNASSIGNED, tenant_id, *after, limit)
+    if row is None:
+        return [], None
+    return row["unassigned"], (row["stored_at"], row["case_id"]) if row["looked"] == limit else None
 
 
 def _stored(row: Record) -> Stored:

@@ -52,11 +52,18 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 RETURNING (xmax = 0) AS is_new"""
 
 LOADS = """
-SELECT a.staff_id, count(*) FILTER (WHERE NOT c.closed) AS open_cases, max(a.assigned_at) AS assigned_at
-  FROM assignment a
-  JOIN "case" c ON c.tenant_id = a.tenant_id AND c.case_id = a.case_id
- WHERE a.tenant_id = $1 AND a.active AND a.staff_id IS NOT NULL
- GROUP BY a.staff_id"""
+SELECT s.staff_id, coalesce(has.open_cases, 0) AS open_cases, latest.assigned_at
+  FROM staff_member s
+  LEFT JOIN (SELECT c.owner_staff, count(*) AS open_cases
+               FROM "case" c
+              WHERE c.tenant_id = $1 AND c.kind = 'complaint' AND NOT c.closed AND c.owner_staff IS NOT NULL
+              GROUP BY c.owner_staff) has ON has.owner_staff = s.staff_id
+  LEFT JOIN LATERAL (SELECT a.assigned_at
+                       FROM assignment a
+                      WHERE a.tenant_id = $1 AND a.staff_id = s.staff_id AND a.active
+                      ORDER BY a.assigned_at DESC
+                      LIMIT 1) latest ON true
+ WHERE s.tenant_id = $1"""
 
 
 class StaffRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,8 +105,8 @@ async def members(tx: Tx, tenant_id: UUID) -> dict[str, Member]:
     }
 
 
-async def loads(tx: Tx, tenant_id: UUID) -> dict[str, tuple[int, datetime]]:
-    """Return, for everybody who has a complaint, how many open ones and since when the latest."""
+async def loads(tx: Tx, tenant_id: UUID) -> dict[str, tuple[int, datetime | None]]:
+    """Return how many open complaints everybody has, and when they got the latest that they still have or had when it was closed."""
     return {row["staff_id"]: (row["open_cases"], row["assigned_at"]) for row in await tx.fetch(LOADS, tenant_id)}
 
 

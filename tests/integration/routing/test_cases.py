@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.routing.repository import cases, staff
 from tests.integration.routing.world import POLICY, Player, World, message_id_of
 from tests.waiting import until
 
@@ -322,3 +323,40 @@ async def test_an_unassigned_complaint_is_swept_up(world: World, shop: Player) -
     world.service.runtime.wake("sweeper")
     await until(lambda: world.count("assignment WHERE case_id = $1 AND active", case_id))
     assert len(await shop.timeline(case_id)) == 1
+
+
+async def test_all_complaints_are_looked_at_for_their_assignment_some_at_a_time(world: World, shop: Player) -> None:
+    known = [await shop.complaint() for _ in range(5)]
+    unassigned = [known[1], known[4]]
+    await world.root.execute("DELETE FROM assignment WHERE case_id = ANY($1)", unassigned)
+    await world.root.execute(  # two that were stored at one moment
+        """UPDATE "case" SET stored_at = (SELECT stored_at FROM "case" WHERE case_id = $1) WHERE case_id = $2""",
+        known[1],
+        known[2],
+    )
+    looks = []
+    after: cases.Place | None = (datetime(2000, 1, 1, tzinfo=UTC), UUID(int=0))
+    async with world.service.runtime.db.worker_tx(shop.tenant_id) as tx:
+        while after is not None:
+            found, after = await cases.unassigned(tx, shop.tenant_id, after, 2)
+            looks.append(found)
+        assert await cases.unassigned(tx, shop.tenant_id, (datetime.now(UTC), UUID(int=0)), 2) == ([], None)
+    assert len(looks) == 3
+    assert sorted(each for look in looks for each in look) == sorted(unassigned)
+
+
+async def test_a_closed_complaint_is_no_load_but_the_latest_one_stays_so(world: World, shop: Player) -> None:
+    case_ids = [await shop.complaint() for _ in range(3)]
+    owners = {case_id: (await shop.get(f"/v1/cases/{case_id}"))["owner"]["staff"] for case_id in case_ids}
+    last = case_ids[-1]
+    for kind, key in (("replied", owners[last]), ("resolved", owners[last]), ("closed", "mia")):
+        response = await shop.enter(last, kind, key)
+        assert response.status_code == 201, response.text
+    rows = await world.root.fetch("SELECT case_id, assigned_at FROM assignment WHERE active")
+    at = {row["case_id"]: row["assigned_at"] for row in rows}
+    async with world.service.runtime.db.worker_tx(shop.tenant_id) as tx:
+        loads = await staff.loads(tx, shop.tenant_id)
+    assert loads["mia"] == (0, None)
+    for name in ("anna", "ben"):
+        mine = [case_id for case_id in case_ids if owners[case_id] == name]
+        assert loads[name] == (len(set(mine) - {last}), max(at[case_id] for case_id in mine))

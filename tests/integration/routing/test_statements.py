@@ -11,7 +11,7 @@ import pytest
 from services.routing.loops import in_turns
 from services.routing.repository import assignments, cases, clocks, moves, staff, worklist
 from tests.infra import Database
-from tests.plans import read_widely
+from tests.plans import found_by, read_widely
 
 STATEMENTS = {
     f"{module.__name__.rpartition('.')[2]}.{name}": value
@@ -134,3 +134,18 @@ async def test_a_case_is_found_by_its_key_also_where_nobody_has_counted_the_rows
     assert {name: tables - {"staff_revision", "live_tick"} for name, tables in wide.items()} == {
         name: set() for name in found_by_key
     }
+
+
+LOOKED_UP = {
+    "staff.LOADS": {"staff_member_pkey", "case_in_hand", "assignment_latest"},
+    "cases.UNASSIGNED": {"case_stored", "assignment_one_active"},
+}
+
+
+@pytest.mark.parametrize("name", LOOKED_UP)
+async def test_what_lies_closed_is_not_read_to_see_what_is_in_hand(database: Database, name: str) -> None:
+    connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "routing"}, statement_cache_size=0)
+    try:
+        assert await found_by(connection, STATEMENTS[name]) == LOOKED_UP[name]
+    finally:
+        await connection.close()
