@@ -29,9 +29,15 @@ SELECT case_id, kind, number, state, closed, outcome, class_kind, category, seve
  ORDER BY rank, coalesce(breached_at, due_at, 'infinity'), case_id
  LIMIT $16"""
 
-# What work lists mostly ask for, said so that the partial index answers it.
-OPEN_COMPLAINTS = ALL.replace("AND kind = $2", "AND kind = 'complaint' AND $2 = 'complaint'").replace(
-    "AND ($3::boolean OR NOT closed)", "AND NOT closed AND NOT $3::boolean"
+_COMPLAINTS = ALL.replace("AND kind = $2", "AND kind = 'complaint' AND $2 = 'complaint'")
+
+# What work lists mostly ask for, and what is asked for by its number, said so that the partial indexes answer it.
+OPEN_COMPLAINTS = _COMPLAINTS.replace("AND ($3::boolean OR NOT closed)", "AND NOT closed AND NOT $3::boolean")
+# Whoever has a number is found by it, and not by going through all cases in their order.
+NUMBERED = (
+    _COMPLAINTS.replace("AND ($10::text IS NULL OR number = $10)", "AND number = $10::text")
+    .replace("ORDER BY rank,", "ORDER BY rank + 0,")
+    .replace("AND (rank,", "AND (rank + 0,")
 )
 
 
@@ -93,9 +99,11 @@ async def page(
 ) -> tuple[list[Line], Place | None]:
     """Return up to `limit` cases and where the next page begins, None on the last one."""
     start = after or Place(-1, _BEGINNING, UUID(int=0))
-    is_usual = filters.kind == "complaint" and not filters.with_closed
+    statement = ALL
+    if filters.kind == "complaint" and (filters.number is not None or not filters.with_closed):
+        statement = OPEN_COMPLAINTS if filters.number is None else NUMBERED
     rows = await tx.fetch(
-        OPEN_COMPLAINTS if is_usual else ALL,
+        statement,
         tenant_id,
         filters.kind,
         filters.with_closed,

@@ -253,6 +253,11 @@ async def test_the_work_list_puts_the_urgent_first_and_pages(world: World, shop:
     await shop.enter(usual, "closed", "mia")
     assert str(usual) not in [item["case_id"] for item in (await shop.get("/v1/cases"))["items"]]
     assert str(usual) in [item["case_id"] for item in (await shop.get("/v1/cases", closed=True))["items"]]
+    number = (await shop.get(f"/v1/cases/{usual}"))["number"]
+    for closed in (False, True):  # whoever asks for a number gets the case, whatever became of it
+        found = (await shop.get("/v1/cases", number=number, closed=closed))["items"]
+        assert [item["case_id"] for item in found] == [str(usual)]
+    assert (await shop.get("/v1/cases", number="no such"))["items"] == []
     bad = await shop.call("GET", "/v1/cases", params={"after": "nonsense"})
     assert (bad.status_code, bad.json()["type"]) == (400, "/problems/bad-cursor")
 

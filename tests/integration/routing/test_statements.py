@@ -139,11 +139,13 @@ async def test_a_case_is_found_by_its_key_also_where_nobody_has_counted_the_rows
 LOOKED_UP = {
     "staff.LOADS": {"staff_member_pkey", "case_in_hand", "assignment_latest"},
     "cases.UNASSIGNED": {"case_stored", "assignment_one_active"},
+    "worklist.ALL": {"case_listed"},
+    "worklist.NUMBERED": {"case_numbered"},
 }
 
 
 @pytest.mark.parametrize("name", LOOKED_UP)
-async def test_what_lies_closed_is_not_read_to_see_what_is_in_hand(database: Database, name: str) -> None:
+async def test_what_lies_closed_is_not_read_for_what_is_asked(database: Database, name: str) -> None:
     connection = await asyncpg.connect(database.dsn, server_settings={"search_path": "routing"}, statement_cache_size=0)
     try:
         assert await found_by(connection, STATEMENTS[name]) == LOOKED_UP[name]
