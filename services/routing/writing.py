@@ -16,7 +16,7 @@ import msgspec
 
 from services.routing.domain import approving
 from services.routing.domain.columns import bare_columns, columns
-from services.routing.domain.counting import counted_entry, items, known_at, subject_key, taken_back
+from services.routing.domain.counting import counted_entry, counts_since, items, known_at, subject_key, taken_back
 from services.routing.domain.naming import Naming, naming, route_to
 from services.routing.domain.picking import NOBODY_NAMED, Pick, pick
 from services.routing.domain.staffing import Member, holders
@@ -320,10 +320,11 @@ class Desk:
         """Ask the subject's case, and keep it from counting for anybody else until commit."""
         policy = writing.policy
         subject = await cases.lock_subject(writing.tx, writing.tenant_id, subject_key(want.subject))
-        lines = (
-            () if subject is None else await cases.counted(writing.tx, writing.tenant_id, subject.case_id, want.rule)
-        )
         calendar = writing.calendars.at(policy.calendar_name, want.at, want.at)
+        lines: Sequence[Entry] = ()
+        if subject is not None:
+            since = counts_since(want.at, want.window, calendar)
+            lines = await cases.counted(writing.tx, writing.tenant_id, subject.case_id, want.rule, since)
         known = known_at(items(lines, want.rule), want.at, want.window, calendar)
         return subjects.stamp(policy.subjects[want.rule], want.subject, want.added, want.at, known, calendar)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from shared.engine.calendar import Calendar
 from shared.engine.model import CountStamp, Entry
 from shared.engine.subjects import Item
 
+_BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 _REVERSED_BY: Final = frozenset({"withdrawn", "reconsidered"})
 _NOT_UPHELD: Final = frozenset({"not_upheld", "malicious", "withdrawn"})
 
@@ -64,6 +65,13 @@ def items(timeline: Iterable[Entry], rule: str) -> list[Item]:
         elif entry.kind == "uncounted":
             kept.pop(key, None)
     return list(kept.values())
+
+
+def counts_since(at: datetime, window: str, calendar: Calendar) -> datetime:
+    """Return the instant before which nothing matters for a count at `at`."""
+    if window == "ever" or window.startswith("opened:"):  # when a window opened depends on all before it
+        return _BEGINNING
+    return calendar.window_start(at, window)
 
 
 def known_at(found: Iterable[Item], at: datetime, window: str, calendar: Calendar) -> list[Item]:

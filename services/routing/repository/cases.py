@@ -124,7 +124,7 @@ SELECT case_id, version, changed_at
 COUNTED = """
 SELECT json_agg(json_build_object('seq', seq, 'kind', kind, 'at', at, 'by', by, 'data', data) ORDER BY seq)::text
   FROM entry
- WHERE tenant_id = $1 AND case_id = $2 AND kind IN ('counted', 'uncounted') AND data ->> 'rule' = $3"""
+ WHERE tenant_id = $1 AND case_id = $2 AND kind IN ('counted', 'uncounted') AND data ->> 'rule' = $3 AND at >= $4"""
 
 GROW_SUBJECT = """
 WITH made AS (
@@ -360,9 +360,9 @@ async def lock_subject(tx: Tx, tenant_id: UUID, subject_key: str) -> Subject | N
     return None if row is None else Subject(**dict(row))
 
 
-async def counted(tx: Tx, tenant_id: UUID, case_id: UUID, rule: str) -> tuple[Entry, ...]:
-    """Return the lines of a subject that count, or take back, under one rule."""
-    text = await tx.fetchval(COUNTED, tenant_id, case_id, rule)
+async def counted(tx: Tx, tenant_id: UUID, case_id: UUID, rule: str, since: datetime) -> tuple[Entry, ...]:
+    """Return the lines of a subject that count, or take back, under one rule. A line is never older than what it counts."""
+    text = await tx.fetchval(COUNTED, tenant_id, case_id, rule, since)
     return () if text is None else _timeline.decode(text)
 
 

@@ -139,6 +139,7 @@ async def test_a_case_is_found_by_its_key_also_where_nobody_has_counted_the_rows
 LOOKED_UP = {
     "staff.LOADS": {"staff_member_pkey", "case_in_hand", "assignment_latest"},
     "cases.UNASSIGNED": {"case_stored", "assignment_one_active"},
+    "cases.COUNTED": {"entry_counted"},
     "worklist.ALL": {"case_listed"},
     "worklist.NUMBERED": {"case_numbered"},
 }

@@ -10,7 +10,7 @@ import pytest
 
 from services.routing.domain import approving, years
 from services.routing.domain.columns import columns, rank
-from services.routing.domain.counting import counted_entry, items, known_at, taken_back
+from services.routing.domain.counting import taken_back
 from services.routing.domain.joining import strictest
 from services.routing.domain.moving import difference
 from services.routing.domain.naming import naming, route_to
@@ -18,7 +18,6 @@ from services.routing.moving import differ
 from shared.engine.calendar import CalendarBook
 from shared.engine.case import fold
 from shared.engine.model import SYSTEM, Actor, CountStamp, Entry, Standing
-from shared.engine.subjects import Item
 from shared.policy.compiling import compile_policy
 from tests.unit.routing.examples import NINE, SHOP
 
@@ -109,27 +108,6 @@ def test_only_rules_make_two_policies_differ() -> None:
         POLICY, compile_policy({**SHOP, "title": "Another", "guidance": [{"clause": "X", "text": "kind"}]})
     )
     assert differ(POLICY, compile_policy({**SHOP, "clocks": SHOP["clocks"][:1]}))
-
-
-def test_what_was_taken_back_is_not_counted() -> None:
-    stamp = CountStamp(subject="s1", before=0, added=1)
-
-    def line(seq: int, kind: str, of: int, rule: str = "late") -> Entry:
-        data = counted_entry(rule, CASE, of, NINE, stamp)
-        return Entry(seq=seq, kind=kind, at=NINE, by=SYSTEM, data=data)
-
-    lines = [line(1, "counted", 2), line(2, "counted", 5), line(3, "uncounted", 2), line(4, "counted", 2, rule="other")]
-    assert items(lines, "late") == [Item(at=NINE, added=1, fired=False)]
-    assert len(items([*lines, line(5, "counted", 2)], "late")) == 2
-
-
-def test_what_somebody_stamped_later_counted_first_counts_as_earlier_in_the_same_window() -> None:
-    calendar = BOOK.at(None, NINE, NINE)
-    soon, next_month = NINE + timedelta(seconds=1), NINE + timedelta(days=40)
-    found = [Item(at=soon, added=1), Item(at=next_month, added=1)]
-    assert known_at(found, NINE, "calendar_month", calendar) == [Item(at=NINE, added=1)]
-    assert len(known_at(found, NINE, "ever", calendar)) == 2
-    assert known_at(found, soon, "calendar_month", calendar) == [found[0]]
 
 
 def test_a_reversal_takes_back_decisions_once_and_never_the_receipt() -> None:
