@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,12 +175,19 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             await writer.drain()
             await asyncio.sleep(0)
             writer.write(b"dy")
-    except asyncio.IncompleteReadError:
+    except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def test_the_load_generator_counts_what_it_is_answered() -> None:
-    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+    answering: list[asyncio.Task[None]] = []
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.append(asyncio.create_task(_answer(reader, writer)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         requests = (b"POST / HTTP/1.1\r\nx-turn: %d\r\n\r\n" % (1 + number % 3) for number in count())
@@ -192,3 +199,4 @@ async def test_the_load_generator_counts_what_it_is_answered() -> None:
         assert full.good > 0
         assert set(full.statuses) == {201, 429}
         assert len(full.latencies) == full.good
+        await asyncio.gather(*answering)
