@@ -99,11 +99,8 @@ async def page(
 ) -> tuple[list[Line], Place | None]:
     """Return up to `limit` cases and where the next page begins, None on the last one."""
     start = after or Place(-1, _BEGINNING, UUID(int=0))
-    statement = ALL
-    if filters.kind == "complaint" and (filters.number is not None or not filters.with_closed):
-        statement = OPEN_COMPLAINTS if filters.number is None else NUMBERED
     rows = await tx.fetch(
-        statement,
+        _statement(filters),
         tenant_id,
         filters.kind,
         filters.with_closed,
@@ -127,3 +124,12 @@ async def page(
     last = rows[limit - 1]
     urgent_at = last["breached_at"] or last["due_at"]
     return lines, Place(last["rank"], urgent_at, last["case_id"])
+
+
+def _statement(filters: Filters) -> str:
+    """Return the one whose index answers what is asked."""
+    if filters.kind == "complaint" and filters.number is not None:
+        return NUMBERED
+    if filters.kind == "complaint" and not filters.with_closed:
+        return OPEN_COMPLAINTS
+    return ALL

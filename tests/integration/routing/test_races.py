@@ -128,6 +128,11 @@ async def test_a_breach_is_counted_although_nobody_did_anything(world: World) ->
     assert sorted(fined) == [0, 1]
     await player.enter(ids[0], "commented", "admin")  # and it is counted once, however often the case is looked at
     assert [entry["kind"] for entry in await player.timeline(ids[0])] == ["received", "counted", "commented"]
+    [subject] = (await player.get("/v1/cases", kind="subject"))["items"]
+    for line in await player.timeline(
+        UUID(subject["case_id"])
+    ):  # what was counted is looked for among lines as young as that
+        assert datetime.fromisoformat(line["data"]["on"]) < datetime.fromisoformat(line["at"])
 
 
 async def test_what_a_tick_covers_is_told_before_it(world: World, shop: Player) -> None:

@@ -84,8 +84,8 @@ def test_what_is_older_than_the_window_changes_no_count(
     now = NINE + timedelta(hours=at_hours)
     calendar = BOOK.at(None, now, now)
 
-    def count(given: list[Entry]) -> CountStamp:
-        return subjects.stamp(rule, "s1", 1, now, known_at(items(given, "late"), now, window, calendar), calendar)
+    def count(read: list[Entry]) -> CountStamp:
+        return subjects.stamp(rule, "s1", 1, now, known_at(items(read, "late"), now, window, calendar), calendar)
 
     since = counts_since(now, window, calendar)
     assert count([each for each in timeline if each.at >= since]) == count(timeline)
